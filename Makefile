@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+PROJECTS := protocol/pyproject.toml device/pyproject.toml cloud/pyproject.toml
+PROTOS := segue/v1/split_inference.proto segue/cluster/v1/worker.proto
+STUBS ?= protocol/segue_protocol/stubs
+
+.PHONY: help setup proto test check demo clean
+
+help:
+	@echo "make demo    run the cluster and the same prompts three ways (ARGS=--json for one JSON line)"
+	@echo "make test    run every test"
+	@echo "make check   ruff and mypy"
+	@echo "make proto   regenerate the protocol stubs"
+
+# torch goes in first and alone, so that the exact version of constraints.txt is
+# looked for among the builds at hand before anything else can pull another one.
+.venv/.installed: $(PROJECTS) requirements-dev.txt constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.installed
+
+# The generator lives apart: it needs an older protobuf than the rest, and its
+# stubs import on protobuf 5, 6 and 7, which those of newer generators do not.
+.venv-proto/.installed:
+	test -x .venv-proto/bin/python || $(PYTHON) -m venv .venv-proto
+	.venv-proto/bin/pip install -q --disable-pip-version-check grpcio-tools==1.63.2 "setuptools<81"
+	@touch $@
+
+proto: .venv-proto/.installed
+	mkdir -p $(STUBS)
+	cd protocol/proto && ../../.venv-proto/bin/python -m grpc_tools.protoc -I. \
+	    --python_out=$(abspath $(STUBS)) --pyi_out=$(abspath $(STUBS)) \
+	    --grpc_python_out=$(abspath $(STUBS)) $(PROTOS)
+	find $(STUBS) -name '*_pb2*.py*' | xargs sed -i 's/^from segue\./from segue_protocol.stubs.segue./'
+	find $(STUBS) -type d | while read d; do touch $$d/__init__.py; done
+
+clean:
+	rm -rf .venv .venv-proto models

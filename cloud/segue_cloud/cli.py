@@ -1,0 +1,65 @@
+"""The `segue-cloud` command. Options and defaults come from the config dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from segue_cloud.config import Config, ServeConfig, WorkerConfig, load
+from segue_protocol.errors import SegueError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit status (2: bad usage or configuration)."""
+    parser = argparse.ArgumentParser(prog="segue-cloud", description="The Segue P/D cluster")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add(commands, "serve", ServeConfig, "start a gateway and its workers on this machine")
+    _add(commands, "worker", WorkerConfig, "start one worker and join a gateway")
+    options = vars(parser.parse_args(arguments))
+    command, file = options.pop("command"), options.pop("config")
+    try:
+        if command == "serve":
+            from segue_cloud import serve
+
+            return serve.main(_configure(ServeConfig, file, options))
+        from segue_cloud.worker import process  # imports torch: never in the gateway
+
+        return process.main(_configure(WorkerConfig, file, options))
+    except SegueError as error:
+        print(f"segue-cloud: {error.message}", file=sys.stderr)
+        return 2
+
+
+def _configure(kind: type[Config], file: Path | None, flags: dict[str, Any]) -> Config:
+    config = load(kind, file=file, flags=flags)
+    if not config.model:
+        from segue_protocol.errors import InvalidRequest
+
+        raise InvalidRequest("no model given; pass --model DIRECTORY of a Hugging Face model")
+    return config
+
+
+def _add(commands: Any, name: str, kind: type[Config], help_text: str) -> None:
+    parser = commands.add_parser(name, help=help_text, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, metavar="TOML")
+    types = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        flag = f"--{field.name.replace('_', '-')}"
+        if types[field.name] is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        else:
+            parser.add_argument(
+                flag,
+                type=types[field.name],
+                default=None,
+                metavar=types[field.name].__name__.upper(),
+                help=f"default {field.default!r}",
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""How the gateway reaches a worker: over gRPC, or inside one event loop."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import grpc.aio
+
+from segue_cloud.worker.decode import DecodeWorker
+from segue_cloud.worker.prefill import PrefillWorker
+from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream
+from segue_protocol.streams import LocalStream, Stream
+from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import WorkerServiceStub
+from segue_protocol.wire import private
+
+PrefillStream = Stream[private.PrefillRequest, private.PrefillResponse]
+DecodeStream = Stream[private.DecodeRequest, private.DecodeResponse]
+
+
+class WorkerLink(Protocol):
+    """Opens streams to one worker. What a stream holds there ends with the stream."""
+
+    def prefill(self) -> PrefillStream: ...
+
+    def decode(self) -> DecodeStream: ...
+
+    async def aclose(self) -> None: ...
+
+
+class GrpcLink:
+    """A worker process at an address."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+        self._stub = WorkerServiceStub(self._channel)
+
+    def prefill(self) -> PrefillStream:
+        return GrpcStream(self._stub.Prefill())
+
+    def decode(self) -> DecodeStream:
+        return GrpcStream(self._stub.Decode())
+
+    async def aclose(self) -> None:
+        await self._channel.close()
+
+
+class LocalLink:
+    """Workers in this event loop."""
+
+    def __init__(
+        self, *, prefill: PrefillWorker | None = None, decode: DecodeWorker | None = None
+    ) -> None:
+        self._prefill = prefill
+        self._decode = decode
+
+    def prefill(self) -> PrefillStream:
+        assert self._prefill is not None
+        return LocalStream(self._prefill.prefill)
+
+    def decode(self) -> DecodeStream:
+        assert self._decode is not None
+        return LocalStream(self._decode.decode)
+
+    async def aclose(self) -> None:
+        pass

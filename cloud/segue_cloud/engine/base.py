@@ -1,0 +1,61 @@
+"""What every cloud engine is, who calls it and what may change.
+
+One worker process owns one engine and calls it from one thread. The engine
+owns the weights; the key/value cells belong to the caller, who hands them in
+with every call, so that prefill (one contiguous buffer a request) and decode
+(pages scattered over a pool) run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segue_cloud.kv.layout import KvLayout
+from segue_protocol.identity import ModelIdentity
+
+CellIndex = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one sequence in one forward pass.
+
+    ``cells`` are the cell numbers of the *whole* sequence in position order,
+    shape [n_total]; the last ``len(token_ids)`` of them are written by this
+    pass, the others were written before. A ``slice`` stands for consecutive
+    cells. ``positions`` are those of the new tokens.
+    """
+
+    token_ids: Sequence[int]
+    positions: Sequence[int]
+    cells: CellIndex | slice
+
+
+class CloudEngine(Protocol):
+    """A model over caller-owned key/value cells."""
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def layout(self) -> KvLayout: ...
+
+    @property
+    def max_context_tokens(self) -> int: ...
+
+    def forward(
+        self, cells: npt.NDArray[np.generic], chunks: Sequence[Chunk]
+    ) -> npt.NDArray[np.float32]:
+        """Run one ragged batch.
+
+        ``cells`` has the shape [layers, 2, n_cells, kv_heads, head_dim] and
+        the layout's dtype; it is written in place, only at the new cells of
+        each chunk. Returns the logits after each chunk's last token, shape
+        [len(chunks), vocab].
+        """
+        ...

@@ -1,0 +1,276 @@
+"""One assignment of a request to workers: reserve, forward, prefill, transfer, decode.
+
+An attempt reports what happens to an :class:`Observer` (the session), which
+owns the log. It ends by returning an outcome; a lost worker is an outcome too,
+because the session answers it with another attempt under a new epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+import anyio
+
+from segue_cloud.cluster.forwarding import offer
+from segue_cloud.cluster.links import DecodeStream
+from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.gateway.state import RequestState
+from segue_cloud.worker.cells import cells_needed
+from segue_protocol.errors import (
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    Overloaded,
+    ProtocolError,
+    SegueError,
+    TransferError,
+    Unavailable,
+)
+from segue_protocol.sampling import Sampling
+from segue_protocol.wire import private, public
+
+
+# How long a refused extension waits before it is asked for again.
+EXTENSION_RETRY_S = 0.05
+
+
+class Outcome(Enum):
+    """How an attempt ended."""
+
+    COMPLETE = auto()  # stop token or limit
+    EVICTED = auto()  # parked pages went to somebody else
+    LOST = auto()  # a worker died, froze or moved wrong bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Named time budgets of the cloud side."""
+
+    first_token_s: float = 30.0
+    inter_token_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the workers are asked to do."""
+
+    generation_id: str
+    epoch: int
+    prompt_ids: Sequence[int]
+    output_ids: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+
+
+class Observer(Protocol):
+    """What an attempt tells the session, and asks it."""
+
+    @property
+    def credit(self) -> int: ...
+
+    def enter(self, state: RequestState) -> None: ...
+
+    def append(self, epoch: int, index: int, ids: Sequence[int]) -> None: ...
+
+    def complete_after(self, ids: Sequence[int]) -> public.FinishReason | None:
+        """Why the answer is complete if these ids were its output."""
+        ...
+
+    def observe_prefill(self, prefill_s: float) -> None: ...
+
+    def observe_transfer(self, pulled: private.Pulled) -> None: ...
+
+    def observe_slot(self, slot_s: float) -> None: ...
+
+    def decoding_on(self, stream: DecodeStream | None) -> None:
+        """Where credits go from now on."""
+        ...
+
+
+async def run_attempt(
+    membership: Membership,
+    assignment: Assignment,
+    observer: Observer,
+    budget: Budget,
+    *,
+    may_wait_for_workers: bool,
+) -> Outcome:
+    """Serve until the answer is complete, evicted or a worker is lost.
+
+    Raises Overloaded when nobody accepted within the first-token budget,
+    Unavailable when there is nobody to ask.
+    """
+    observer.enter(RequestState.WAITING)
+    async with AsyncExitStack() as held:
+        try:
+            with anyio.fail_after(budget.first_token_s):
+                need = cells_needed(
+                    len(assignment.prompt_ids), min(observer.credit, assignment.max_tokens)
+                )
+                decoder, decode = await held.enter_async_context(
+                    offer(
+                        membership,
+                        private.ROLE_DECODE,
+                        lambda member: member.link.decode(),
+                        private.DecodeRequest(
+                            reserve=private.Reserve(
+                                generation_id=assignment.generation_id, tokens=need
+                            )
+                        ),
+                        "reserved",
+                        may_be_absent=may_wait_for_workers,
+                    )
+                )
+                prefiller, prefill = await held.enter_async_context(
+                    offer(
+                        membership,
+                        private.ROLE_PREFILL,
+                        lambda member: member.link.prefill(),
+                        private.PrefillRequest(job=_job(assignment)),
+                        "accepted",
+                        may_be_absent=may_wait_for_workers,
+                    )
+                )
+                observer.enter(RequestState.PREFILLING)
+                with _losing(membership, prefiller):
+                    answer = await prefill.receive()
+        except TimeoutError:
+            raise Overloaded(
+                f"no first token within {budget.first_token_s} s: every worker is busy or slow; "
+                "try again later or add prefill workers",
+                reason="TTFT_DEADLINE",
+                retry_after_s=1.0,
+            ) from None
+        except _Lost:
+            return Outcome.LOST
+        if answer is None or not answer.HasField("prefilled"):
+            raise ProtocolError(f"{prefiller.name} sent {answer!r}, expected `prefilled`")
+        first = answer.prefilled
+        observer.observe_prefill(first.prefill_s)
+        output = [*assignment.output_ids, first.token_id]
+        observer.append(first.epoch, first.index, [first.token_id])
+        observer.enter(RequestState.KV_READY)
+        if observer.complete_after(output) is not None:
+            return Outcome.COMPLETE
+        observer.enter(RequestState.TRANSFERRING)
+        try:
+            with _losing(membership, decoder, budget.inter_token_s):
+                await decode.send(_admit(assignment, output, first.ticket, observer.credit))
+                pulled = await decode.receive()
+            if pulled is None or not pulled.HasField("pulled"):
+                raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
+            observer.observe_transfer(pulled.pulled)
+            with _losing(membership, prefiller):
+                await prefill.send(private.PrefillRequest(release=private.ReleaseKv()))
+        except _Lost as lost:
+            # The KV has left a prefill worker that dies only now: nothing is lost.
+            if lost.member is decoder:
+                return Outcome.LOST
+        observer.enter(RequestState.DECODING)
+        observer.decoding_on(decode)
+        try:
+            return await _follow(membership, decoder, decode, observer, budget)
+        except _Lost:
+            return Outcome.LOST
+        finally:
+            observer.decoding_on(None)
+
+
+async def _follow(
+    membership: Membership,
+    decoder: Member,
+    decode: DecodeStream,
+    observer: Observer,
+    budget: Budget,
+) -> Outcome:
+    """Read one decode stream to its end."""
+    parked = False
+    while True:
+        # A parked request is silent by design; a running one is not.
+        with _losing(membership, decoder, None if parked else budget.inter_token_s):
+            event = await decode.receive()
+        if event is None:
+            raise ProtocolError(f"{decoder.name} ended a stream without `ended` or `evicted`")
+        kind = event.WhichOneof("message")
+        if kind == "tokens":
+            if parked:
+                parked = False
+                observer.enter(RequestState.DECODING)
+            observer.append(event.tokens.epoch, event.tokens.index, event.tokens.ids)
+        elif kind == "parked":
+            parked = True
+            observer.observe_slot(event.parked.slot_s)
+            observer.enter(RequestState.PARKED)
+        elif kind == "ended":
+            observer.observe_slot(event.ended.slot_s)
+            return Outcome.COMPLETE
+        elif kind == "evicted":
+            return Outcome.EVICTED
+        elif kind == "extension_refused":
+            await anyio.sleep(EXTENSION_RETRY_S)
+            with _losing(membership, decoder):
+                await decode.send(credit_message(observer.credit))
+        else:
+            raise ProtocolError(f"{decoder.name} sent {kind!r} in mid-answer")
+
+
+class _Lost(Exception):
+    """A worker cannot go on with this request."""
+
+    def __init__(self, member: Member, cause: SegueError) -> None:
+        super().__init__(str(cause))
+        self.member = member
+        self.cause = cause
+
+
+@contextmanager
+def _losing(
+    membership: Membership, member: Member, within_s: float | None = None
+) -> Iterator[None]:
+    """Turn the errors and the silence of a vanished worker into :class:`_Lost`."""
+    try:
+        with anyio.fail_after(within_s):
+            yield
+    except TimeoutError as error:
+        silent = DeadlineExceeded(f"{member.name} was silent for {within_s} s")
+        raise _Lost(member, silent) from error
+    except Unavailable as error:
+        membership.remove(member)
+        raise _Lost(member, error) from error
+    except (DeadlineExceeded, Cancelled, Aborted, TransferError) as error:
+        raise _Lost(member, error) from error
+
+
+def credit_message(through: int) -> private.DecodeRequest:
+    """The message that lets a decode worker produce output indices < through."""
+    return private.DecodeRequest(credit=public.Credit(through=through))
+
+
+def _job(assignment: Assignment) -> private.PrefillJob:
+    return private.PrefillJob(
+        generation_id=assignment.generation_id,
+        epoch=assignment.epoch,
+        token_ids=[*assignment.prompt_ids, *assignment.output_ids],
+        prompt_tokens=len(assignment.prompt_ids),
+        sampling=assignment.sampling.to_wire(),
+    )
+
+
+def _admit(
+    assignment: Assignment, output: Sequence[int], ticket: private.KvTicket, credit: int
+) -> private.DecodeRequest:
+    return private.DecodeRequest(
+        admit=private.Admit(
+            epoch=assignment.epoch,
+            ticket=ticket,
+            token_ids=[*assignment.prompt_ids, *output],
+            prompt_tokens=len(assignment.prompt_ids),
+            sampling=assignment.sampling.to_wire(),
+            credit_through=credit,
+            max_tokens=assignment.max_tokens,
+        )
+    )

@@ -1,0 +1,261 @@
+"""The gateway: every session of one cloud, and the four public calls.
+
+The calls speak messages and raise typed errors; :mod:`segue_cloud.gateway.server`
+puts them on gRPC, tests call them directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+from segue_cloud.cluster.members import Membership
+from segue_cloud.gateway.admission import admit
+from segue_cloud.gateway.attempt import Budget
+from segue_cloud.gateway.reader import Reader
+from segue_cloud.gateway.session import Session
+from segue_cloud.tuner.advice import TtftEstimate, advise
+from segue_protocol.errors import (
+    Aborted,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    SegueError,
+    Unavailable,
+)
+from segue_protocol.text import TextStream
+from segue_protocol.tokenizer import ChatTokenizer
+from segue_protocol.version import protocol_version
+from segue_protocol.wire import public
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """What one answer may take, and how long things are waited for."""
+
+    budget: Budget = field(default_factory=Budget)
+    # A cap on cloud tokens per answer for requests that name a device model.
+    credit_cap: int = 2**31 - 1
+    heartbeat_s: float = 5.0
+    # How long a generation without a stream lives, finished or not.
+    unclaimed_s: float = 30.0
+
+
+class Gateway:
+    """Sessions by generation id. One event loop; no torch in this process."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        *,
+        tokenizer: ChatTokenizer | None = None,
+        limits: GatewayLimits | None = None,
+    ) -> None:
+        self.membership = membership
+        self.ttft = TtftEstimate()
+        self._tokenizer = tokenizer
+        self._limits = limits or GatewayLimits()
+        self._sessions: dict[str, Session] = {}
+        self._readers: dict[str, Reader] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        self._leases: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def open_sessions(self) -> int:
+        return len(self._sessions)
+
+    # ---- calls
+
+    async def generate(
+        self, requests: AsyncIterator[public.GenerateRequest]
+    ) -> AsyncGenerator[public.GenerateResponse, None]:
+        """One answer, or the rest of one. See the proto for the messages."""
+        session, cursor, credit = self._open(await _first(requests))
+        reader = self._attach(session, cursor)
+        steering = asyncio.create_task(self._steer(requests, session, reader, credit))
+        try:
+            async for response in reader.responses():
+                yield response
+        finally:
+            steering.cancel()
+            self._detach(session, reader)
+
+    async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
+        """What this cloud runs. Raises Unavailable before a worker has joined."""
+        identity = self.membership.identity
+        if identity is None:
+            raise Unavailable("no worker has joined yet; try again later", reason="NO_WORKER")
+        if request.model and request.model != identity.model:
+            raise NotFound(
+                f"unknown model {request.model!r}; this cloud serves {identity.model!r}",
+                reason="UNKNOWN_MODEL",
+            )
+        return public.GetModelResponse(
+            identity=identity.to_wire(),
+            max_context_tokens=self.membership.max_context_tokens,
+            protocol=protocol_version(),
+        )
+
+    async def cancel_generation(
+        self, request: public.CancelGenerationRequest
+    ) -> public.CancelGenerationResponse:
+        """End a generation from outside its stream. Idempotent while it is known."""
+        self._find(request.generation_id, request.resume_token).finish(
+            public.FINISH_REASON_CANCELLED
+        )
+        return public.CancelGenerationResponse()
+
+    async def get_generation(
+        self, request: public.GetGenerationRequest
+    ) -> public.GetGenerationResponse:
+        """State and log of a generation."""
+        session = self._find(request.generation_id, request.resume_token)
+        return public.GetGenerationResponse(
+            state=session.state.value,
+            output=session.log.ids,
+            credit_through=session.credit,
+            finish_reason=session.finish_reason or public.FINISH_REASON_UNSPECIFIED,
+        )
+
+    async def aclose(self) -> None:
+        """End every session with Unavailable and wait until workers are let go."""
+        for session in list(self._sessions.values()):
+            session.fail(Unavailable("the gateway is shutting down", reason="SHUTDOWN"))
+        for lease in self._leases.values():
+            lease.cancel()
+        if self._runs:
+            await asyncio.wait(self._runs)
+        self._sessions.clear()
+
+    def check_integrity(self) -> None:
+        """Raise InternalError if a finished session still has a running task."""
+        running = sum(not session.finished for session in self._sessions.values())
+        if len(self._runs) > running:
+            raise InternalError(f"{len(self._runs)} runs for {running} unfinished sessions")
+
+    # ---- opening
+
+    def _open(self, first: public.GenerateRequest) -> tuple[Session, int, int]:
+        kind = first.WhichOneof("message")
+        if kind == "start":
+            return self._start(first.start), 0, 0
+        if kind == "resume":
+            return self._resume(first.resume)
+        raise InvalidRequest(
+            f"the first message of a stream is {kind or 'nameless'}, expected start or resume"
+        )
+
+    def _start(self, start: public.Start) -> Session:
+        identity = self.membership.identity
+        if identity is None:
+            raise Unavailable("no worker has joined yet; try again later", reason="NO_WORKER")
+        request = admit(start, identity, self.membership.max_context_tokens, self._tokenizer)
+        length = len(request.prompt_ids)
+        advice = advise(
+            request.profile,
+            length,
+            request.max_tokens - len(request.output_prefix),
+            self.ttft.seconds(length),
+        )
+        text = None
+        if request.wants_text and self._tokenizer is not None:
+            text = TextStream(self._tokenizer.vocabulary, request.sampling.stop)
+        session = Session(
+            str(uuid.uuid4()),
+            secrets.token_bytes(16),
+            request,
+            advice,
+            identity=identity,
+            credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
+            text=text,
+        )
+        self._sessions[session.generation_id] = session
+        run = asyncio.create_task(self._run(session))
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return session
+
+    def _resume(self, resume: public.Resume) -> tuple[Session, int, int]:
+        session = self._find(resume.generation_id, resume.resume_token)
+        if resume.next_index > len(session.log):
+            raise OutOfRange(
+                f"resume at index {resume.next_index}, but the log has {len(session.log)} tokens; "
+                "start again with output_prefix"
+            )
+        return session, resume.next_index, resume.credit.through
+
+    def _find(self, generation_id: str, token: bytes) -> Session:
+        session = self._sessions.get(generation_id)
+        if session is None:
+            raise NotFound(
+                f"no generation {generation_id!r} here; it ended, expired, or this gateway was "
+                "restarted: start again with output_prefix",
+                reason="UNKNOWN_GENERATION",
+            )
+        if not secrets.compare_digest(session.resume_token, token):
+            raise PermissionDenied("wrong resume token for this generation")
+        return session
+
+    async def _run(self, session: Session) -> None:
+        await session.run(self.membership, self._limits.budget)
+        measured = session.measured
+        if measured.first_token_s is not None and not measured.recomputed_tokens:
+            waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
+            self.ttft.observe(len(session.request.prompt_ids), waiting_s, measured.prefill_s)
+
+    # ---- streams of a session
+
+    def _attach(self, session: Session, cursor: int) -> Reader:
+        key = session.generation_id
+        older = self._readers.get(key)
+        if older is not None:
+            older.interrupt(
+                Aborted("a newer stream reads this generation", reason="SUPERSEDED")
+            )
+        lease = self._leases.pop(key, None)
+        if lease is not None:
+            lease.cancel()
+        reader = Reader(session, cursor, heartbeat_s=self._limits.heartbeat_s)
+        self._readers[key] = reader
+        return reader
+
+    async def _steer(
+        self,
+        requests: AsyncIterator[public.GenerateRequest],
+        session: Session,
+        reader: Reader,
+        credit: int,
+    ) -> None:
+        try:
+            if credit:
+                await session.raise_credit(credit)
+            async for request in requests:
+                await session.handle(request)
+        except SegueError as error:
+            reader.interrupt(error)
+
+    def _detach(self, session: Session, reader: Reader) -> None:
+        """A lost stream is not a cancel: an unclaimed generation ends by its lease."""
+        key = session.generation_id
+        if self._readers.get(key) is not reader:
+            return
+        del self._readers[key]
+        self._leases[key] = asyncio.get_running_loop().call_later(
+            self._limits.unclaimed_s, self._expire, session
+        )
+
+    def _expire(self, session: Session) -> None:
+        self._leases.pop(session.generation_id, None)
+        self._sessions.pop(session.generation_id, None)
+        session.fail(Aborted("nobody claimed this generation", reason="UNCLAIMED"))
+
+
+async def _first(requests: AsyncIterator[public.GenerateRequest]) -> public.GenerateRequest:
+    async for request in requests:
+        return request
+    raise InvalidRequest("the stream ended before its first message; expected start or resume")

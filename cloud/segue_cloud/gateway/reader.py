@@ -1,0 +1,72 @@
+"""A cursor over one session's log: what one stream sends to its device."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import anyio
+
+from segue_cloud.gateway.session import Session
+from segue_protocol.errors import SegueError
+from segue_protocol.wire import public
+
+
+class Reader:
+    """Turns a session into the responses of one stream, from log index `cursor` on.
+
+    `started` and `finish` are state and reach every reader, also one that
+    attaches after the end.
+    """
+
+    def __init__(self, session: Session, cursor: int, *, heartbeat_s: float) -> None:
+        self._session = session
+        self._cursor = cursor
+        self._heartbeat_s = heartbeat_s
+        self._heartbeats = 0
+        self._interruption: SegueError | None = None
+
+    def interrupt(self, error: SegueError) -> None:
+        """End this reader, and only it, with an error."""
+        self._interruption = self._interruption or error
+        self._session.notify()
+
+    async def responses(self) -> AsyncGenerator[public.GenerateResponse, None]:
+        """Everything there is and will be, coalesced when the stream is slow.
+
+        Raises the session's error or the interruption.
+        """
+        session = self._session
+        yield public.GenerateResponse(started=session.started())
+        warned = announced = 0
+        while True:
+            changed = session.changed
+            finished = session.finished
+            if self._interruption is not None:
+                raise self._interruption
+            if warned < len(session.warnings):
+                yield public.GenerateResponse(warning=session.warnings[warned])
+                warned += 1
+            elif announced < session.recomputations:
+                announced = session.recomputations
+                progress = public.CloudProgress(state=public.REQUEST_STATE_RECOMPUTING)
+                yield public.GenerateResponse(progress=progress)
+            elif self._cursor < len(session.log):
+                tokens = session.tokens(self._cursor)
+                self._cursor = len(session.log)
+                yield public.GenerateResponse(tokens=tokens)
+            elif finished:
+                break
+            else:
+                with anyio.move_on_after(self._heartbeat_s) as idle:
+                    await changed.wait()
+                if idle.cancelled_caught:
+                    self._heartbeats += 1
+                    yield public.GenerateResponse(
+                        heartbeat=public.Heartbeat(sequence=self._heartbeats)
+                    )
+        if session.error is not None:
+            raise session.error
+        if session.text_tail:
+            tail = public.Tokens(index=self._cursor, text=session.text_tail)
+            yield public.GenerateResponse(tokens=tail)
+        yield public.GenerateResponse(finish=session.finish_message())

@@ -1,0 +1,318 @@
+"""One answer in the cloud.
+
+A session owns the cloud's copy of the log and outlives streams and workers:
+streams read it with a cursor of their own (:class:`~segue_cloud.gateway.reader.Reader`), workers write
+it under an epoch (:meth:`Session.run`), the device steers it
+(:meth:`Session.handle`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from segue_cloud.cluster.links import DecodeStream
+from segue_cloud.cluster.members import Membership
+from segue_cloud.gateway.admission import Request
+from segue_cloud.gateway.attempt import (
+    Assignment,
+    Budget,
+    Outcome,
+    credit_message,
+    run_attempt,
+)
+from segue_cloud.gateway.log import CloudLog
+from segue_cloud.gateway.state import ACTIONS, Action, RequestState, require_transition
+from segue_protocol.errors import OutOfRange, ProtocolError, SegueError, Unavailable
+from segue_protocol.identity import ModelIdentity
+from segue_protocol.prefix import prefix_hash
+from segue_protocol.text import TextStream
+from segue_protocol.version import protocol_version
+from segue_protocol.wire import private, public
+
+MAX_LOSSES = 4
+
+
+@dataclass(slots=True)
+class Measured:
+    """Durations of one answer on the gateway's clock, and what had to be done twice."""
+
+    created_s: float = field(default_factory=time.monotonic)
+    first_token_s: float | None = None
+    waiting_s: float = 0.0
+    prefill_s: float = 0.0
+    transfer_s: float = 0.0
+    slot_s: float = 0.0
+    recomputed_tokens: int = 0
+
+
+class Session:
+    """State of one generation in the gateway."""
+
+    def __init__(
+        self,
+        generation_id: str,
+        resume_token: bytes,
+        request: Request,
+        advice: public.Advice,
+        *,
+        identity: ModelIdentity,
+        credit_cap: int,
+        text: TextStream | None,
+    ) -> None:
+        self.generation_id = generation_id
+        self.resume_token = resume_token
+        self.request = request
+        self.advice = advice
+        self.identity = identity
+        self.log = CloudLog(request.output_prefix)
+        self.state = RequestState.WAITING
+        self.measured = Measured()
+        self.cap = min(credit_cap, request.max_tokens)
+        # The output prefix was paid for already; credit starts behind it.
+        first = request.credit_through
+        self._credit = len(self.log) + advice.cloud_tokens if first is None else first
+        self.finish_reason: public.FinishReason | None = None
+        self.error: SegueError | None = None
+        self.prefix_mismatches = 0
+        self.discarded = 0
+        self._text = text
+        self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
+        self.text_tail = ""
+        self.warnings = [public.Warning(code="IDENTITY", message=w) for w in request.warnings]
+        self.recomputations = 0
+        self._decode: DecodeStream | None = None
+        self._losses = 0
+        self._run_task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    # ---- queries
+
+    @property
+    def credit(self) -> int:
+        """Output indices below this may be made: the smaller of credit and cap."""
+        return max(min(self._credit, self.cap), len(self.request.output_prefix) + 1)
+
+    @property
+    def finished(self) -> bool:
+        return self.state is RequestState.FINISHED
+
+    def complete_after(self, ids: Sequence[int]) -> public.FinishReason | None:
+        """Why the answer is complete if `ids` are its output, stop strings aside."""
+        if ids and ids[-1] in self.request.sampling.stop_token_ids:
+            return public.FINISH_REASON_STOP
+        if len(ids) >= self.request.max_tokens:
+            return public.FINISH_REASON_LENGTH
+        return None
+
+    # ---- the workers' side
+
+    async def run(self, membership: Membership, budget: Budget) -> None:
+        """Drive attempts until the answer is over. Never raises; errors go to the readers."""
+        self._run_task = asyncio.current_task()
+        try:
+            outcome = await self._attempt(membership, budget)
+            while outcome is not Outcome.COMPLETE:
+                self._count_loss(outcome)
+                await self._await_credit()
+                self._announce_recompute()
+                outcome = await self._attempt(membership, budget)
+            self.finish(self.complete_after(self.log.ids) or public.FINISH_REASON_STOP)
+        except SegueError as error:
+            self.fail(error)
+        except asyncio.CancelledError:
+            if not self.finished:
+                self.fail(Unavailable("the gateway is shutting down", reason="SHUTDOWN"))
+                raise
+
+    async def _attempt(self, membership: Membership, budget: Budget) -> Outcome:
+        assignment = Assignment(
+            generation_id=self.generation_id,
+            epoch=self.log.begin_epoch(),
+            prompt_ids=self.request.prompt_ids,
+            output_ids=list(self.log.ids),
+            sampling=self.request.sampling,
+            max_tokens=self.request.max_tokens,
+        )
+        # A first attempt with nobody there fails at once: the device goes on
+        # alone. Later ones wait, because a replacement may be starting.
+        return await run_attempt(
+            membership, assignment, self, budget, may_wait_for_workers=assignment.epoch > 1
+        )
+
+    def _count_loss(self, outcome: Outcome) -> None:
+        self._losses += outcome is Outcome.LOST
+        if self._losses >= MAX_LOSSES:
+            raise Unavailable(
+                f"workers were lost {MAX_LOSSES} times in one answer; try again later",
+                reason="WORKERS_LOST",
+            )
+
+    async def _await_credit(self) -> None:
+        while len(self.log) >= self.credit:
+            await self._changed.wait()
+
+    def _announce_recompute(self) -> None:
+        self.recomputations += 1
+        self.measured.recomputed_tokens += len(self.request.prompt_ids) + len(self.log)
+        self.notify()
+
+    def enter(self, state: RequestState) -> None:
+        """Change state along the table; a finished session stays finished."""
+        if self.finished or state is self.state:
+            return
+        require_transition(self.state, state)
+        if state is RequestState.PREFILLING and self.measured.first_token_s is None:
+            self.measured.waiting_s = time.monotonic() - self.measured.created_s
+        self.state = state
+
+    def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
+        """A worker's tokens; dropped and counted unless they are the current writer's next."""
+        if not self.log.append(epoch, index, ids):
+            return
+        if self.measured.first_token_s is None:
+            self.measured.first_token_s = time.monotonic()
+        if self._text is not None:
+            for token in ids:
+                self._text_of.append(self._text.push(token))
+            if self._text.stopped:
+                self.finish(public.FINISH_REASON_STOP)
+        self.notify()
+
+    def observe_prefill(self, prefill_s: float) -> None:
+        self.measured.prefill_s += prefill_s
+
+    def observe_transfer(self, pulled: private.Pulled) -> None:
+        self.measured.transfer_s += pulled.transfer_s
+
+    def observe_slot(self, slot_s: float) -> None:
+        self.measured.slot_s = max(self.measured.slot_s, slot_s)
+
+    def decoding_on(self, stream: DecodeStream | None) -> None:
+        self._decode = stream
+
+    # ---- the device's side
+
+    async def handle(self, message: public.GenerateRequest) -> None:
+        """Apply one message of the device, as the table says for the present state.
+
+        Raises OutOfRange on a takeover behind the log's end, ProtocolError on
+        a message that may not come here.
+        """
+        kind = message.WhichOneof("message")
+        action = ACTIONS.get((self.state, kind or ""), Action.REFUSE)
+        if action is Action.RAISE_CREDIT:
+            await self.raise_credit(message.credit.through)
+        elif action is Action.TAKE_OVER:
+            self._take_over(message.takeover)
+        elif action is Action.CANCEL:
+            self.finish(public.FINISH_REASON_CANCELLED)
+        elif action is Action.REFUSE:
+            raise ProtocolError(
+                f"a {kind or 'nameless'} message may not follow `start` or `resume` on one stream"
+            )
+
+    async def raise_credit(self, through: int) -> None:
+        """Let the cloud make output indices < `through`; a smaller value changes nothing."""
+        before = self.credit
+        self._credit = max(self._credit, through)  # monotone: a smaller one is late, not a cut
+        if self.credit == before:
+            return
+        self.notify()
+        if self._decode is not None:
+            await self._decode.send(credit_message(self.credit))
+
+    def _take_over(self, takeover: public.Takeover) -> None:
+        if takeover.index > len(self.log):
+            raise OutOfRange(
+                f"takeover at index {takeover.index}, but the log has {len(self.log)} tokens"
+            )
+        expected = prefix_hash(self.request.prompt_ids, self.log.ids[: takeover.index])
+        if takeover.prefix_hash != expected:
+            self.prefix_mismatches += 1
+            self.warnings.append(
+                public.Warning(
+                    code="PREFIX_MISMATCH",
+                    message=f"device and cloud differ in the first {takeover.index} tokens",
+                )
+            )
+        self.discarded = self.log.truncate(takeover.index)
+        self.finish(public.FINISH_REASON_TAKEN_OVER)
+
+    # ---- the end
+
+    def finish(self, reason: public.FinishReason) -> None:
+        """End well. The first end wins; workers are let go at once."""
+        self._end(reason, None)
+
+    def fail(self, error: SegueError) -> None:
+        """End with an error, which every reader raises."""
+        self._end(None, error)
+
+    def _end(self, reason: public.FinishReason | None, error: SegueError | None) -> None:
+        if self.finished:
+            return
+        self.finish_reason, self.error = reason, error
+        if self._text is not None:
+            self.text_tail = self._text.flush()
+        self.state = RequestState.FINISHED
+        if self._run_task is not None:
+            self._run_task.cancel()  # closes the worker streams, which frees what they hold
+        self.notify()
+
+    # ---- readers
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change of anything a reader shows, then replaced."""
+        return self._changed
+
+    def notify(self) -> None:
+        """Wake every reader."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    # ---- messages
+
+    def started(self) -> public.Started:
+        """What every reader learns first."""
+        return public.Started(
+            generation_id=self.generation_id,
+            resume_token=self.resume_token,
+            protocol=protocol_version(),
+            identity=self.identity.to_wire(),
+            advice=self.advice,
+            credit_through=self.credit,
+            credit_cap=self.cap,
+            prompt_tokens=len(self.request.prompt_ids),
+        )
+
+    def tokens(self, start: int) -> public.Tokens:
+        """The log from `start` to its present end, with text for a client without a tokenizer."""
+        prefix = self.log.prefix_length
+        text = "".join(self._text_of[max(0, start - prefix) :])
+        return public.Tokens(index=start, ids=self.log.ids[start:], text=text)
+
+    def finish_message(self) -> public.Finish:
+        """What every reader learns last."""
+        measured = self.measured
+        first = measured.first_token_s
+        assert self.finish_reason is not None
+        return public.Finish(
+            reason=self.finish_reason,
+            length=len(self.log),
+            usage=public.CloudUsage(
+                prompt_tokens=len(self.request.prompt_ids),
+                cloud_tokens=len(self.log) + self.discarded - self.log.prefix_length,
+                recomputed_tokens=measured.recomputed_tokens,
+            ),
+            timings=public.CloudTimings(
+                waiting_s=measured.waiting_s,
+                prefill_s=measured.prefill_s,
+                transfer_s=measured.transfer_s,
+                decode_s=time.monotonic() - first if first is not None else 0.0,
+                slot_s=measured.slot_s,
+            ),
+        )

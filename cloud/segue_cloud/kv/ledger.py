@@ -1,0 +1,137 @@
+"""Who owns which page: pure accounting, no memory behind it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+
+from segue_protocol.errors import InternalError, InvalidRequest, OutOfRange
+
+
+class PageTable:
+    """The pages of one request, from :meth:`PageLedger.reserve` to :meth:`PageLedger.free`."""
+
+    def __init__(self, ledger: PageLedger) -> None:
+        self.pages: list[int] = []
+        self._ledger = ledger
+        self._cells = np.empty(0, np.int64)
+
+    @property
+    def capacity_tokens(self) -> int:
+        return len(self._cells)
+
+    def extend(self, tokens: int) -> bool:
+        """Grow so that `tokens` cells fit in all; False, and no change, if pages are short.
+
+        Never shrinks. Raises InternalError after the table was freed.
+        """
+        return self._ledger.grow(self, tokens)
+
+    def cells(self, tokens: int) -> npt.NDArray[np.int64]:
+        """Cell numbers of the first `tokens` tokens, int64 [tokens], a read-only view.
+
+        Raises InternalError beyond the reservation: a request that writes
+        there would write into another's page.
+        """
+        if not 0 <= tokens <= self.capacity_tokens:
+            raise InternalError(
+                f"{tokens} cells were asked of a reservation of {self.capacity_tokens}"
+            )
+        return self._cells[:tokens]
+
+    def hold(self, pages: list[int], page_tokens: int) -> None:
+        """Make `pages` the pages of this table; called by the ledger only."""
+        self.pages = pages
+        starts = np.asarray(pages, np.int64)[:, None] * page_tokens
+        self._cells = (starts + np.arange(page_tokens)).reshape(-1)
+        self._cells.flags.writeable = False
+
+
+class PageLedger:
+    """Hands out ``pages`` pages of ``page_tokens`` tokens each; each has one owner at most.
+
+    Used from one thread. Raises InvalidRequest for sizes below one.
+    """
+
+    def __init__(self, pages: int, page_tokens: int) -> None:
+        if pages < 1 or page_tokens < 1:
+            raise InvalidRequest(
+                f"a page pool needs at least one page of one token, got {pages} pages "
+                f"of {page_tokens} tokens"
+            )
+        self.pages = pages
+        self.page_tokens = page_tokens
+        # Every second page first, freed ones last: requests lie scattered from
+        # the start, as they do in a pool that has run for days, so an error in
+        # the scattering shows in the first request and not after days.
+        self._free = deque([*range(0, pages, 2), *range(1, pages, 2)])
+        self._tables: set[PageTable] = set()
+
+    @property
+    def free_pages(self) -> int:
+        return len(self._free)
+
+    @property
+    def used(self) -> int:
+        """Pages owned now."""
+        return self.pages - len(self._free)
+
+    def pages_for(self, tokens: int) -> int:
+        """Pages that `tokens` tokens take."""
+        return -(-tokens // self.page_tokens)
+
+    def reserve(self, tokens: int) -> PageTable | None:
+        """A table with room for `tokens` tokens, or None when pages are short now.
+
+        Raises OutOfRange if even the empty pool is too small (waiting would
+        never end), InvalidRequest for fewer than one token.
+        """
+        if tokens < 1:
+            raise InvalidRequest(f"a reservation holds at least one token, got {tokens}")
+        if self.pages_for(tokens) > self.pages:
+            raise OutOfRange(
+                f"{tokens} tokens need {self.pages_for(tokens)} pages of {self.page_tokens}, the "
+                f"whole pool has {self.pages}; ask for less or start the worker with more",
+                reason="KV_POOL_TOO_SMALL",
+            )
+        table = PageTable(self)
+        self._tables.add(table)
+        if not self.grow(table, tokens):
+            self._tables.remove(table)
+            return None
+        return table
+
+    def grow(self, table: PageTable, tokens: int) -> bool:
+        """See :meth:`PageTable.extend`."""
+        self._require_owned(table)
+        missing = self.pages_for(tokens) - len(table.pages)
+        if missing > len(self._free):
+            return False
+        if missing > 0:
+            taken = [self._free.popleft() for _ in range(missing)]
+            table.hold(table.pages + taken, self.page_tokens)
+        return True
+
+    def free(self, table: PageTable) -> None:
+        """Take every page of `table` back. Raises InternalError for a second time."""
+        self._require_owned(table)
+        self._tables.remove(table)
+        self._free.extend(table.pages)
+        table.hold([], self.page_tokens)
+
+    def check_integrity(self) -> None:
+        """Raise InternalError unless every page is free or owned, exactly once."""
+        owned = [page for table in self._tables for page in table.pages]
+        if sorted([*self._free, *owned]) != list(range(self.pages)):
+            raise InternalError(
+                f"{len(self._free)} free and {len(owned)} owned pages are not the {self.pages} "
+                "pages of the pool, each once"
+            )
+
+    def _require_owned(self, table: PageTable) -> None:
+        if table not in self._tables:
+            raise InternalError(
+                "this page table owns nothing here: it was freed before, or belongs to another pool"
+            )

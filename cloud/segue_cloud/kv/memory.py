@@ -1,0 +1,211 @@
+"""Anonymous shared memory that leaves nothing behind.
+
+A worker creates a :class:`MemoryFile` with ``memfd_create``; another process of
+the same host and user attaches it through ``/proc/<pid>/fd/<n>``. The file has
+no name in any file system, so the kernel frees it with the last process that
+maps it, also after SIGKILL (POSIX ``shm_open`` segments would stay).
+
+Layout, little-endian: a fixed header, one u64 generation counter a slot, then
+the data region at the next multiple of 4096 bytes. Attached files are mapped
+read-only: a receiver cannot damage a sender.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import stat
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from segue_protocol.errors import InvalidRequest, TransferError
+
+PAGE_BYTES = 4096
+INCARNATION_BYTES = 16
+VERSION = 1
+
+_MAGIC = b"SEGUE-KV"
+_NAME = "segue-kv"
+# magic, version, slots, incarnation, bytes of the data region
+_HEADER = struct.Struct("<8sII16sQ")
+# Without the shrink seal a sender could truncate the file under a reader, whose
+# next access would be a SIGBUS instead of an exception.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class MemoryFile:
+    """One mapping of a memory file, made by :meth:`create` or :meth:`attach`.
+
+    ``generations`` is u64 [slots] and ``data`` u8 [data bytes]; both are views
+    of the mapping, writable in the process that created the file only.
+    """
+
+    def __init__(self, mapping: mmap.mmap, *, pid: int, descriptor: int) -> None:
+        _, _, slots, incarnation, data_bytes = _HEADER.unpack_from(mapping)
+        self.pid = pid
+        self.descriptor = descriptor
+        self.incarnation: bytes = incarnation
+        self.generations: npt.NDArray[np.uint64] = np.frombuffer(
+            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
+        )
+        self.data: npt.NDArray[np.uint8] = np.frombuffer(
+            mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
+        )
+        self._mapping = mapping
+        self._file = _file_number(os.stat(_path(pid, descriptor)))
+        self._closed = False
+
+    @classmethod
+    def create(cls, *, slots: int, data_bytes: int, incarnation: bytes | None = None) -> MemoryFile:
+        """Make a zeroed file that this process owns.
+
+        ``incarnation`` is 16 bytes, drawn here when absent. Raises
+        InvalidRequest for sizes that make no file.
+        """
+        incarnation = secrets.token_bytes(INCARNATION_BYTES) if incarnation is None else incarnation
+        if len(incarnation) != INCARNATION_BYTES:
+            raise InvalidRequest(
+                f"an incarnation has {INCARNATION_BYTES} bytes, got {len(incarnation)}"
+            )
+        if slots < 1 or data_bytes < 1:
+            raise InvalidRequest(
+                f"a memory file needs at least one slot and one byte, got {slots} slots "
+                f"and {data_bytes} bytes"
+            )
+        descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(descriptor, _data_offset(slots) + data_bytes)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            mapping = mmap.mmap(descriptor, 0)
+            _HEADER.pack_into(mapping, 0, _MAGIC, VERSION, slots, incarnation, data_bytes)
+            return cls(mapping, pid=os.getpid(), descriptor=descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def attach(cls, pid: int, descriptor: int, incarnation: bytes) -> MemoryFile:
+        """Map, read-only, the file that process `pid` holds as `descriptor`.
+
+        Raises TransferError: KV_PEER_GONE when process or descriptor is no
+        more, KV_PEER_DENIED when it belongs to another user, KV_INCARNATION
+        when something else answers to the same numbers (pids are reused),
+        KV_VERSION when the peer runs another version.
+        """
+        path = _path(pid, descriptor)
+        try:
+            # Looked at before it is opened: opening a pipe or a device of an
+            # unrelated process that got this pid could block or have effects.
+            if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
+                raise _other_incarnation(pid, "its descriptor is no Segue memory file")
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except PermissionError as error:
+            raise TransferError(
+                f"process {pid} does not let us read its KV memory ({error.strerror}); "
+                "run the workers of one host as one user, or use another transfer backend",
+                reason="KV_PEER_DENIED",
+            ) from error
+        except OSError as error:
+            raise _peer_gone(pid, descriptor) from error
+        try:
+            mapping = _map_verified(opened, pid, incarnation)
+        finally:
+            os.close(opened)
+        try:
+            return cls(mapping, pid=pid, descriptor=descriptor)
+        except FileNotFoundError as error:
+            raise _peer_gone(pid, descriptor) from error
+
+    def require_owner_alive(self) -> None:
+        """Raise TransferError (KV_PEER_GONE) once the owner has closed the file or ended.
+
+        The bytes would still be readable, but nobody stands behind them, and
+        holding the mapping keeps the dead process' memory allocated.
+        """
+        try:
+            found = _file_number(os.stat(_path(self.pid, self.descriptor)))
+        except OSError as error:
+            raise _peer_gone(self.pid, self.descriptor) from error
+        if found != self._file:
+            raise _peer_gone(self.pid, self.descriptor)
+
+    def require_intact(self) -> None:
+        """Raise TransferError (KV_INCARNATION) if the header in memory was overwritten."""
+        expected = _HEADER.pack(
+            _MAGIC, VERSION, len(self.generations), self.incarnation, len(self.data)
+        )
+        if self._mapping[: _HEADER.size] != expected:
+            raise _other_incarnation(self.pid, "its memory file's header was overwritten")
+
+    def close(self) -> None:
+        """Give the mapping up; may be called again.
+
+        Arrays made from the views stay usable: the mapping itself goes with
+        the last of them.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self.pid == os.getpid():
+            os.close(self.descriptor)
+        self.generations = np.empty(0, np.uint64)
+        self.data = np.empty(0, np.uint8)
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+
+
+def _map_verified(opened: int, pid: int, incarnation: bytes) -> mmap.mmap:
+    """A read-only mapping whose magic, version, size, seals and incarnation are right."""
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode) or status.st_size < _HEADER.size:
+        raise _other_incarnation(pid, "its descriptor is no Segue memory file")
+    mapping = mmap.mmap(opened, 0, access=mmap.ACCESS_READ)
+    magic, version, slots, found, data_bytes = _HEADER.unpack_from(mapping)
+    if magic != _MAGIC:
+        raise _other_incarnation(pid, "its descriptor is no Segue memory file")
+    if version != VERSION:
+        raise TransferError(
+            f"process {pid} writes KV memory version {version}, version {VERSION} was expected; "
+            "run both workers with the same release",
+            reason="KV_VERSION",
+        )
+    if found != incarnation:
+        raise _other_incarnation(pid, "it has another incarnation")
+    if status.st_size != _data_offset(slots) + data_bytes:
+        raise _other_incarnation(pid, "its size contradicts its header")
+    if fcntl.fcntl(opened, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+        raise _other_incarnation(pid, "it is not sealed")
+    return mapping
+
+
+def _data_offset(slots: int) -> int:
+    end = _HEADER.size + 8 * slots
+    return -(-end // PAGE_BYTES) * PAGE_BYTES
+
+
+def _path(pid: int, descriptor: int) -> str:
+    return f"/proc/{pid}/fd/{descriptor}"
+
+
+def _file_number(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _peer_gone(pid: int, descriptor: int) -> TransferError:
+    return TransferError(
+        f"process {pid} no longer holds KV memory file {descriptor}: it ended, closed it, or runs "
+        "on another host; prefill again",
+        reason="KV_PEER_GONE",
+    )
+
+
+def _other_incarnation(pid: int, what: str) -> TransferError:
+    return TransferError(
+        f"process {pid} is not the one that issued the ticket: {what}; prefill again",
+        reason="KV_INCARNATION",
+    )

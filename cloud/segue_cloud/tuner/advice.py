@@ -1,0 +1,58 @@
+"""First advice for an answer: how many cloud tokens, at which pace.
+
+The cloud's own time to first token is learnt from what it measures; the number
+of tokens follows from the device's profile (FIELD 1, our model of P/D-Device).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segue_protocol.timeline import DeviceProfile, n_star_without_refinement
+from segue_protocol.wire import public
+
+# Human-scale pace to start from; a slower device is never outrun.
+DEFAULT_PACE_S = 0.05
+
+
+@dataclass(slots=True)
+class TtftEstimate:
+    """Running estimate of the cloud's TTFT: a constant plus a time per token.
+
+    Plain exponential averages: the aim is an advice that is right within a few
+    tokens; the device corrects it by extending its credit.
+    """
+
+    base_s: float = 0.02
+    per_token_s: float = 2e-4
+    weight: float = 0.2
+
+    def observe(self, prompt_tokens: int, waiting_s: float, prefill_s: float) -> None:
+        """Learn from one request."""
+        self.per_token_s += self.weight * (prefill_s / prompt_tokens - self.per_token_s)
+        self.base_s += self.weight * (waiting_s - self.base_s)
+
+    def seconds(self, prompt_tokens: int) -> float:
+        return self.base_s + self.per_token_s * prompt_tokens
+
+
+def advise(
+    profile: DeviceProfile | None, prompt_tokens: int, max_tokens: int, ttft_s: float
+) -> public.Advice:
+    """Advice {N, r, pace} for one request.
+
+    Without a profile, or with a device too slow ever to catch up at this
+    pace, the cloud offers the whole answer.
+    """
+    if profile is None:
+        return public.Advice(
+            cloud_tokens=max_tokens, keep_ratio=1.0, pace_s=DEFAULT_PACE_S, ttft_s=ttft_s
+        )
+    pace_s = max(DEFAULT_PACE_S, profile.decode_s)
+    n_star = n_star_without_refinement(
+        profile, prompt_tokens=prompt_tokens, first_token_s=ttft_s, show_interval_s=pace_s
+    )
+    cloud_tokens = max_tokens if n_star is None else max(1, min(n_star, max_tokens))
+    return public.Advice(
+        cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s
+    )

@@ -1,0 +1,176 @@
+"""The continuous batch of a decode worker: schedule, run, postprocess."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.kv.pages import PagePool, PageTable
+from segue_cloud.worker.compute import Compute
+from segue_cloud.worker.sequence import Phase, Sequence
+from segue_protocol.sampling import sample
+from segue_protocol.wire import private
+
+
+class Batch:
+    """All sequences of one worker. Runs one token of each per step.
+
+    Sequences join and leave between steps. Pages of a sequence that leaves
+    during a step are freed after it: the step still writes to them.
+    """
+
+    def __init__(
+        self, engine: CloudEngine, pool: PagePool, compute: Compute, *, max_batch: int
+    ) -> None:
+        self.engine = engine
+        self.pool = pool
+        self.max_batch = max_batch
+        self.steps = 0
+        self.decoded_tokens = 0
+        self._compute = compute
+        self._running: deque[Sequence] = deque()
+        self._parked: dict[Sequence, None] = {}  # insertion order: oldest first
+        self._in_step: set[Sequence] = set()
+        self._free_after_step: list[PageTable] = []
+        self._work = asyncio.Event()
+
+    # ---- queries
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def parked(self) -> int:
+        return len(self._parked)
+
+    # ---- commands
+
+    def add(self, sequence: Sequence) -> None:
+        """Take in a sequence whose cells are filled; without credit it is parked at once."""
+        if sequence.has_credit:
+            self._start(sequence)
+        else:
+            self._park(sequence)
+
+    def raise_credit(self, sequence: Sequence) -> None:
+        """Let a parked sequence go on if its credit now allows it."""
+        if sequence.phase is Phase.PARKED and sequence.has_credit:
+            del self._parked[sequence]
+            self._start(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out for good and free its pages. Idempotent."""
+        if sequence.phase is Phase.RUNNING:
+            self._stop(sequence)
+            self._running.remove(sequence)
+        self._parked.pop(sequence, None)
+        sequence.phase = Phase.OVER
+        self._free(sequence)
+
+    def evict_oldest_parked(self, spare: Sequence | None) -> bool:
+        """Give up the pages of the request that has been parked longest, `spare` excepted."""
+        for sequence in self._parked:
+            if sequence is spare:
+                continue
+            sequence.events.put_nowait(private.DecodeResponse(evicted=private.Evicted()))
+            self.remove(sequence)
+            return True
+        return False
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Schedule, run, postprocess; for ever."""
+        while True:
+            batch = self._schedule()
+            if not batch:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            self._in_step = set(batch)
+            chunks = [sequence.chunk() for sequence in batch]
+            try:
+                tokens = await self._compute.run(self._step, batch, chunks)
+            finally:
+                self._in_step = set()
+                for table in self._free_after_step:
+                    self.pool.free(table)
+                self._free_after_step.clear()
+            self._postprocess(batch, tokens)
+
+    def _schedule(self) -> list[Sequence]:
+        batch = [self._running[i] for i in range(min(self.max_batch, len(self._running)))]
+        self._running.rotate(-len(batch))  # more sequences than places take turns
+        return batch
+
+    def _step(self, batch: list[Sequence], chunks: list[Chunk]) -> list[int]:
+        logits = self.engine.forward(self.pool.cells, chunks)
+        return [
+            sample(
+                row,
+                sequence.sampling,
+                prompt_ids=sequence.prompt_ids,
+                output_ids=sequence.output_ids,
+                index=len(sequence.output_ids),
+            ).token_id
+            for row, sequence in zip(logits, batch, strict=True)
+        ]
+
+    def _postprocess(self, batch: list[Sequence], tokens: list[int]) -> None:
+        self.steps += 1
+        for sequence, token in zip(batch, tokens, strict=True):
+            if sequence.phase is not Phase.RUNNING:
+                continue  # removed while the step ran
+            self.decoded_tokens += 1
+            sequence.events.put_nowait(
+                private.DecodeResponse(
+                    tokens=private.DecodedTokens(
+                        epoch=sequence.epoch, index=len(sequence.output_ids), ids=[token]
+                    )
+                )
+            )
+            sequence.output_ids.append(token)
+            reason = sequence.finish_reason()
+            if reason is not None:
+                self.remove(sequence)
+                sequence.events.put_nowait(
+                    private.DecodeResponse(
+                        ended=private.Ended(reason=reason, slot_s=sequence.slot_s)
+                    )
+                )
+            elif not sequence.has_credit:
+                self._stop(sequence)
+                self._running.remove(sequence)
+                self._park(sequence)
+
+    # ---- helpers
+
+    def _start(self, sequence: Sequence) -> None:
+        sequence.phase = Phase.RUNNING
+        sequence.running_since_s = time.monotonic()
+        self._running.append(sequence)
+        self._work.set()
+
+    def _stop(self, sequence: Sequence) -> None:
+        sequence.slot_s += time.monotonic() - sequence.running_since_s
+
+    def _park(self, sequence: Sequence) -> None:
+        sequence.phase = Phase.PARKED
+        self._parked[sequence] = None
+        sequence.events.put_nowait(
+            private.DecodeResponse(
+                parked=private.Parked(length=len(sequence.output_ids), slot_s=sequence.slot_s)
+            )
+        )
+
+    def _free(self, sequence: Sequence) -> None:
+        if sequence.freed:
+            return
+        sequence.freed = True
+        if sequence in self._in_step:
+            self._free_after_step.append(sequence.table)
+        else:
+            self.pool.free(sequence.table)

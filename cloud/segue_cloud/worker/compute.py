@@ -1,0 +1,68 @@
+"""Where model code runs: one thread beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Compute(Protocol):
+    """Runs one blocking call at a time."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run to the end, also when the caller is cancelled meanwhile."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ThreadCompute:
+    """One thread that owns the engine.
+
+    A cancelled caller gets its cancellation only after the call has ended: the
+    call writes into memory which the caller frees on its way out, and a
+    request's lifetime is not its writer's lifetime.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        future = self._executor.submit(function, *args, **kwargs)
+        waiter = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                while not waiter.done():
+                    try:
+                        await asyncio.wait([waiter])
+                    except asyncio.CancelledError:
+                        continue
+            raise
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class InlineCompute:
+    """Runs in the event loop itself: deterministic, for tests on a virtual clock.
+
+    `step_s` seconds pass on the loop's clock after every call.
+    """
+
+    def __init__(self, step_s: float = 0.0) -> None:
+        self._step_s = step_s
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        result = function(*args, **kwargs)
+        await asyncio.sleep(self._step_s)
+        return result
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,184 @@
+"""The decode worker: reservations, pulls, and one continuous batch.
+
+It waits for nothing: a reservation or an extension that cannot be had now is
+refused at once, after parked requests have been evicted, oldest first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.pages import PageTable
+from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.worker.batch import Batch
+from segue_cloud.worker.compute import Compute
+from segue_cloud.worker.requests import next_message
+from segue_cloud.worker.cells import cells_needed
+from segue_cloud.worker.sequence import Phase, Sequence
+from segue_protocol.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from segue_protocol.sampling import Sampling
+from segue_protocol.wire import private
+
+PAGES_RETRY_S = 0.02
+
+T = TypeVar("T")
+
+
+class DecodeWorker:
+    """Serves `Decode` streams over one batch. Run `batch.run()` beside it."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        puller: KvPuller,
+        transfers: Compute,
+        *,
+        digest: DigestKind = "sampled",
+        admit_lease_s: float = 60.0,
+    ) -> None:
+        self.batch = batch
+        self.pool = batch.pool
+        self.rejections = 0
+        self.transfers = 0
+        self.transfer_bytes = 0
+        self._puller = puller
+        self._transfers = transfers
+        self._digest: DigestKind = digest
+        self._admit_lease_s = admit_lease_s
+        self._reserved = 0
+
+    async def decode(
+        self, requests: AsyncIterator[private.DecodeRequest]
+    ) -> AsyncGenerator[private.DecodeResponse, None]:
+        """One request: `reserve`, `admit`, then `credit`s in; events out.
+
+        Raises Overloaded when pages or batch places are short, DeadlineExceeded
+        when `admit` does not come within the lease, TransferError when the pull
+        fails. All pages are free when the stream is over, however it ended.
+        """
+        reserve = (await next_message(requests, "reserve")).reserve
+        table = self._reserve(reserve.tokens)
+        sequence: Sequence | None = None
+        credits: asyncio.Task[None] | None = None
+        try:
+            yield private.DecodeResponse(reserved=private.Reserved())
+            admit = await self._await_admit(requests)
+            yield private.DecodeResponse(pulled=await self._pull(admit, table))
+            sequence = self._sequence(admit, table)
+            self._reserved -= 1
+            self.batch.add(sequence)
+            credits = asyncio.create_task(self._read_credits(requests, sequence))
+            while True:
+                event = await sequence.events.get()
+                yield event
+                if event.WhichOneof("message") in ("ended", "evicted"):
+                    return
+        finally:
+            if credits is not None:
+                credits.cancel()
+            if sequence is not None:
+                self.batch.remove(sequence)
+            else:
+                self._reserved -= 1
+                self.pool.free(table)
+
+    def _reserve(self, tokens: int) -> PageTable:
+        places = self.batch.max_batch - self.batch.running - self._reserved
+        table = self._evicting(lambda: self.pool.reserve(tokens)) if places > 0 else None
+        if table is None:
+            self.rejections += 1
+            short = "pages" if places > 0 else "places in the batch"
+            raise Overloaded(
+                f"no {short} for {tokens} tokens; offer the request elsewhere or again later",
+                reason="NO_DECODE_PAGES" if places > 0 else "NO_DECODE_PLACE",
+                retry_after_s=PAGES_RETRY_S,
+            )
+        self._reserved += 1
+        return table
+
+    def _evicting(self, attempt: Callable[[], T], spare: Sequence | None = None) -> T:
+        """Try; while that fails, evict the oldest parked request and try again."""
+        result = attempt()
+        while not result and self.batch.evict_oldest_parked(spare):
+            result = attempt()
+        return result
+
+    async def _await_admit(self, requests: AsyncIterator[private.DecodeRequest]) -> private.Admit:
+        with anyio.move_on_after(self._admit_lease_s):
+            return (await next_message(requests, "admit")).admit
+        raise DeadlineExceeded(
+            f"no `admit` within the reservation's lease of {self._admit_lease_s} s",
+            reason="RESERVATION_EXPIRED",
+        )
+
+    async def _pull(self, admit: private.Admit, table: PageTable) -> private.Pulled:
+        held = len(admit.token_ids) - 1
+        if held != admit.ticket.token_count or not 0 < admit.prompt_tokens <= held:
+            raise InvalidRequest(
+                f"admit names {admit.ticket.token_count} cells for {len(admit.token_ids)} ids "
+                f"({admit.prompt_tokens} prompt); expected the cells of all ids but the last"
+            )
+        moved = await self._transfers.run(
+            self._puller.pull,
+            admit.ticket,
+            self.pool.layout,
+            self.pool.cells,
+            table.cells(held),
+            digest=self._digest,
+        )
+        self.transfers += 1
+        self.transfer_bytes += moved.bytes
+        return private.Pulled(transfer_s=moved.seconds, bytes=moved.bytes)
+
+    def _sequence(self, admit: private.Admit, table: PageTable) -> Sequence:
+        return Sequence(
+            epoch=admit.epoch,
+            prompt_ids=list(admit.token_ids[: admit.prompt_tokens]),
+            output_ids=list(admit.token_ids[admit.prompt_tokens :]),
+            sampling=Sampling.from_wire(admit.sampling),
+            credit_through=admit.credit_through,
+            max_tokens=admit.max_tokens,
+            table=table,
+        )
+
+    async def _read_credits(
+        self, requests: AsyncIterator[private.DecodeRequest], sequence: Sequence
+    ) -> None:
+        async for request in requests:
+            through = request.credit.through
+            if sequence.phase is Phase.OVER or through <= sequence.credit_through:
+                continue
+            need = cells_needed(len(sequence.prompt_ids), min(through, sequence.max_tokens))
+            if self._evicting(partial(sequence.table.extend, need), spare=sequence):
+                sequence.credit_through = through
+                self.batch.raise_credit(sequence)
+            elif sequence.phase is not Phase.OVER:
+                refused = private.ExtensionRefused(through=through)
+                sequence.events.put_nowait(private.DecodeResponse(extension_refused=refused))
+
+    def check_integrity(self) -> None:
+        """Raise InternalError unless every page is free or owned exactly once."""
+        self.pool.check_integrity()
+
+    def status(self) -> private.WorkerStatus:
+        """Counts for the gateway and for tests."""
+        return private.WorkerStatus(
+            role=private.ROLE_DECODE,
+            slots=self.batch.max_batch,
+            slots_used=self.batch.running + self._reserved,
+            pages=self.pool.pages,
+            pages_used=self.pool.used,
+            running=self.batch.running,
+            parked=self.batch.parked,
+            decode_steps_total=self.batch.steps,
+            decoded_tokens_total=self.batch.decoded_tokens,
+            transfers_total=self.transfers,
+            transfer_bytes_total=self.transfer_bytes,
+            rejections_total=self.rejections,
+        )

@@ -1,0 +1,141 @@
+"""The prefill worker: slots, no queue.
+
+It accepts a request iff a slot is free and says so at once; waiting happens at
+the gateway (P/D-Serve, on-demand forwarding). A slot stays held until the
+gateway reports that the KV has been pulled, the stream ends, or the lease runs
+out, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+
+import anyio
+import numpy as np
+import numpy.typing as npt
+
+from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.kv.contiguous import Slot, SlotPool
+from segue_cloud.kv.digest import DigestKind
+from segue_cloud.worker.compute import Compute
+from segue_cloud.worker.requests import next_message
+from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_protocol.sampling import Sampling, sample
+from segue_protocol.wire import private
+
+SLOT_RETRY_S = 0.02
+
+
+@dataclass(slots=True)
+class PrefillCounters:
+    """What a prefill worker did since it started."""
+
+    prefilled_tokens: int = 0
+    rejections: int = 0
+    leases_expired: int = 0
+
+
+class PrefillWorker:
+    """Prompts in, first token and a ticket for the KV out."""
+
+    def __init__(
+        self,
+        engine: CloudEngine,
+        slots: SlotPool,
+        compute: Compute,
+        *,
+        chunk_tokens: int = 512,
+        digest: DigestKind = "sampled",
+        pull_lease_s: float = 30.0,
+    ) -> None:
+        self.engine = engine
+        self.slots = slots
+        self.counters = PrefillCounters()
+        self._compute = compute
+        self._chunk_tokens = chunk_tokens
+        self._digest: DigestKind = digest
+        self._pull_lease_s = pull_lease_s
+        # One prompt at a time: two interleaved prefills would both end late.
+        self._turn = asyncio.Lock()
+
+    async def prefill(
+        self, requests: AsyncIterator[private.PrefillRequest]
+    ) -> AsyncGenerator[private.PrefillResponse, None]:
+        """One request: `job` in; `accepted` and `prefilled` out; `release` in.
+
+        Raises Overloaded when no slot is free, ContextTooLong when the tokens
+        do not fit a slot, InvalidRequest on a malformed job.
+        """
+        job = (await next_message(requests, "job")).job
+        tokens = len(job.token_ids)
+        if not 0 < job.prompt_tokens <= tokens:
+            raise InvalidRequest(
+                f"prefill job with {tokens} token ids of which {job.prompt_tokens} are prompt; "
+                "expected at least one prompt token and no more than there are ids"
+            )
+        slot = self.slots.acquire(tokens)
+        if slot is None:
+            self.counters.rejections += 1
+            raise Overloaded(
+                "every prefill slot is taken; offer the request elsewhere or again later",
+                reason="NO_PREFILL_SLOT",
+                retry_after_s=SLOT_RETRY_S,
+            )
+        try:
+            yield private.PrefillResponse(accepted=private.Accepted())
+            async with self._turn:
+                started = time.monotonic()
+                logits = await self._run(job.token_ids, slot)
+                prefill_s = time.monotonic() - started
+            output = job.token_ids[job.prompt_tokens :]
+            token = sample(
+                logits,
+                Sampling.from_wire(job.sampling),
+                prompt_ids=job.token_ids[: job.prompt_tokens],
+                output_ids=output,
+                index=len(output),
+            )
+            yield private.PrefillResponse(
+                prefilled=private.Prefilled(
+                    epoch=job.epoch,
+                    index=len(output),
+                    token_id=token.token_id,
+                    ticket=slot.ticket(self._digest),
+                    prefill_s=prefill_s,
+                )
+            )
+            with anyio.move_on_after(self._pull_lease_s) as lease:
+                await next_message(requests, "release")
+            if lease.cancelled_caught:
+                self.counters.leases_expired += 1
+        finally:
+            self.slots.release(slot)
+
+    async def _run(
+        self, token_ids: npt.ArrayLike, slot: Slot
+    ) -> npt.NDArray[np.float32]:
+        """Prefill chunk by chunk: an abort takes effect between two chunks."""
+        ids = [int(token) for token in np.asarray(token_ids)]
+        for start in range(0, len(ids), self._chunk_tokens):
+            end = min(start + self._chunk_tokens, len(ids))
+            chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
+            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
+            self.counters.prefilled_tokens += end - start
+        return logits[0]
+
+    def check_integrity(self) -> None:
+        """Raise InternalError unless every slot is accounted for."""
+        self.slots.check_integrity()
+
+    def status(self) -> private.WorkerStatus:
+        """Counts for the gateway and for tests."""
+        return private.WorkerStatus(
+            role=private.ROLE_PREFILL,
+            slots_used=self.slots.used,
+            slots=self.slots.slots,
+            prefilled_tokens_total=self.counters.prefilled_tokens,
+            rejections_total=self.counters.rejections,
+        )

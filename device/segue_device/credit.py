@@ -1,0 +1,50 @@
+"""When to ask the cloud for more tokens, and how many.
+
+The first credit is the tuner's advice. It is extended when the device's own
+measured prefill says that it will be late, and no earlier than it must be sent
+to arrive in time: every unneeded token holds a slot of the cloud.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CreditView:
+    """State of one answer. Times are seconds on the device's clock."""
+
+    credit_through: int
+    max_tokens: int
+    shown_tokens: int
+    show_interval_s: float
+    # Until the device has prefilled the prompt and absorbed what it received.
+    ready_in_s: float
+    absorb_per_token_s: float
+    # From sending a credit to receiving the token it allows.
+    cloud_reply_s: float
+
+
+# Head room for scheduling noise on both sides.
+SLACK_S = 0.1
+
+
+def next_credit(view: CreditView) -> int | None:
+    """The new absolute credit, or None to leave it.
+
+    What is left to show under the present credit lasts `buffer_s`. If the device
+    is ready later than that, the difference is a stall, unless tokens come:
+    each new one lasts an interval and costs one absorption.
+    """
+    if view.credit_through >= view.max_tokens:
+        return None
+    buffer_s = (view.credit_through - view.shown_tokens) * view.show_interval_s
+    late_s = view.ready_in_s - buffer_s
+    if late_s <= 0 or buffer_s > view.cloud_reply_s + SLACK_S:
+        return None
+    gained_s = view.show_interval_s - view.absorb_per_token_s
+    if gained_s <= 0:  # never catches up at this pace: the cloud goes on
+        return view.max_tokens
+    more = max(1, math.ceil(late_s / gained_s))
+    return min(view.credit_through + more, view.max_tokens)

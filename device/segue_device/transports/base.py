@@ -1,0 +1,26 @@
+"""How a device reaches a cloud."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from segue_protocol.streams import Stream
+from segue_protocol.wire import public
+
+CloudStream = Stream[public.GenerateRequest, public.GenerateResponse]
+
+
+class Transport(Protocol):
+    """Opens one stream an answer; safe for several answers at once."""
+
+    async def open(self) -> CloudStream:
+        """A new `Generate` stream. Raises Unavailable when nobody answers."""
+        ...
+
+    async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
+        """What the cloud runs."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every stream and the connection. Idempotent."""
+        ...

@@ -1,0 +1,123 @@
+"""Streams and errors over gRPC (extra ``grpc``).
+
+A fatal error crosses as gRPC status plus ``google.rpc`` details: ErrorInfo with
+reason and domain ``segue``, and RetryInfo where waiting helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from segue_protocol.errors import DOMAIN, InternalError, SegueError, from_code
+from segue_protocol.streams import Handler, Received, Sent
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 16 * 2**20),
+)
+SERVER_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.so_reuseport", 0),  # two servers on one port must fail, not share it
+)
+
+
+def to_status(error: SegueError) -> status_pb2.Status:
+    """The google.rpc.Status of an error."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if error.retry_after_s is not None:
+        delay = Duration()
+        delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    for detail in details:
+        status.details.append(AnyMessage())
+        status.details[-1].Pack(detail)
+    return status
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> SegueError:
+    """The SegueError a failed call stands for; details of other domains are ignored."""
+    reason, retry_after_s = None, None
+    for key, value in error.trailing_metadata() or ():
+        if key != DETAILS_KEY:
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                reason = info.reason
+            elif detail.Unpack(retry):
+                retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    return from_code(
+        error.code().name, error.details() or "", reason=reason, retry_after_s=retry_after_s
+    )
+
+
+class GrpcStream(Generic[Sent, Received]):
+    """The client's end of a bidirectional gRPC call."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[Sent, Received]) -> None:
+        self._call = call
+
+    async def send(self, message: Sent) -> None:
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        except grpc.aio.UsageError as error:  # written after the peer's end
+            raise from_code("UNAVAILABLE", "the stream has ended", reason="STREAM_ENDED") from error
+
+    async def receive(self) -> Received | None:
+        try:
+            message = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return None if message is grpc.aio.EOF else message
+
+    async def aclose(self) -> None:
+        self._call.cancel()
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SegueError) -> NoReturn:
+    """End a call on the server with a SegueError."""
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+
+async def serve_stream(
+    handler: Handler[Sent, Received],
+    requests: AsyncIterator[Sent],
+    context: grpc.aio.ServicerContext[Sent, Received],
+) -> None:
+    """Run a handler as a gRPC method; its clean-up has run when the method returns."""
+    try:
+        async with aclosing(handler(requests)) as responses:
+            async for response in responses:
+                await context.write(response)
+    except SegueError as error:
+        await abort(context, error)
+
+
+async def serve_unary(
+    handler: Callable[[Sent], Awaitable[Received]],
+    request: Sent,
+    context: grpc.aio.ServicerContext[Sent, Received],
+) -> Received:
+    """Run a coroutine function as a unary gRPC method."""
+    try:
+        return await handler(request)
+    except SegueError as error:
+        await abort(context, error)
+    raise InternalError("unreachable: abort always raises")

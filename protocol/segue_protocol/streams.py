@@ -1,0 +1,91 @@
+"""Bidirectional message streams, whatever carries them.
+
+A :class:`Stream` is the client's end. A handler is the server's end: a function
+from an async iterator of requests to an async iterator of responses. gRPC
+carries streams between processes (:mod:`segue_protocol.grpc_streams`);
+:class:`LocalStream` carries them inside one event loop, so that the same
+handlers run in tests without a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Generic, Protocol, TypeVar
+
+from segue_protocol.errors import SegueError, Unavailable
+
+Sent = TypeVar("Sent")
+Received = TypeVar("Received")
+SentContra = TypeVar("SentContra", contravariant=True)
+ReceivedCo = TypeVar("ReceivedCo", covariant=True)
+
+Handler = Callable[[AsyncIterator[Sent]], AsyncGenerator[Received, None]]
+
+
+class Stream(Protocol[SentContra, ReceivedCo]):
+    """The client's end. One task sends, one task receives."""
+
+    async def send(self, message: SentContra) -> None:
+        """Send; raises the peer's error, or Unavailable once the stream is over."""
+        ...
+
+    async def receive(self) -> ReceivedCo | None:
+        """The next message; None after an orderly end; raises the peer's error.
+
+        Cancelling a pending `receive` may end the whole stream (gRPC does).
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Abort what is still open. Idempotent; the peer's handler is cancelled."""
+        ...
+
+
+class LocalStream(Generic[Sent, Received]):
+    """A stream to a handler in the same event loop."""
+
+    def __init__(self, handler: Handler[Sent, Received]) -> None:
+        self._requests: asyncio.Queue[Sent] = asyncio.Queue()
+        self._responses: asyncio.Queue[Received | None] = asyncio.Queue()
+        self._error: SegueError | None = None
+        self._over = False
+        self._task = asyncio.create_task(self._run(handler))
+
+    async def _run(self, handler: Handler[Sent, Received]) -> None:
+        async def requests() -> AsyncIterator[Sent]:
+            while True:
+                yield await self._requests.get()
+
+        try:
+            async with aclosing(handler(requests())) as responses:
+                async for response in responses:
+                    self._responses.put_nowait(response)
+        except SegueError as error:
+            self._error = error
+        finally:
+            self._over = True
+            self._responses.put_nowait(None)
+
+    async def send(self, message: Sent) -> None:
+        if self._over:
+            raise self._error or Unavailable("the stream has ended", reason="STREAM_ENDED")
+        self._requests.put_nowait(message)
+
+    async def receive(self) -> Received | None:
+        response = await self._responses.get()
+        if response is None:
+            self._responses.put_nowait(None)  # every later call sees the end too
+            if self._error is not None:
+                raise self._error
+        return response
+
+    async def aclose(self) -> None:
+        if not self._task.done():
+            self._error = self._error or Unavailable("the stream was closed", reason="CLOSED")
+            self._task.cancel()
+        await asyncio.wait([self._task])
+        if not self._over:  # cancelled before its first step: _run never saw it
+            self._over = True
+            self._responses.put_nowait(None)

@@ -1,0 +1,297 @@
+from segue_protocol.stubs.segue.v1 import split_inference_pb2 as _split_inference_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROLE_UNSPECIFIED: _ClassVar[Role]
+    ROLE_PREFILL: _ClassVar[Role]
+    ROLE_DECODE: _ClassVar[Role]
+ROLE_UNSPECIFIED: Role
+ROLE_PREFILL: Role
+ROLE_DECODE: Role
+
+class JoinRequest(_message.Message):
+    __slots__ = ("register", "heartbeat")
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    register: Register
+    heartbeat: WorkerStatus
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerStatus, _Mapping]] = ...) -> None: ...
+
+class Register(_message.Message):
+    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "page_tokens")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    address: str
+    pid: int
+    incarnation: bytes
+    protocol: _split_inference_pb2.ProtocolVersion
+    identity: _split_inference_pb2.ModelIdentity
+    layout: KvLayout
+    max_context_tokens: int
+    slots: int
+    pages: int
+    page_tokens: int
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., page_tokens: _Optional[int] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("lease_s",)
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    lease_s: float
+    def __init__(self, lease_s: _Optional[float] = ...) -> None: ...
+
+class KvLayout(_message.Message):
+    __slots__ = ("num_layers", "num_kv_heads", "head_dim", "dtype")
+    NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    NUM_KV_HEADS_FIELD_NUMBER: _ClassVar[int]
+    HEAD_DIM_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: str
+    def __init__(self, num_layers: _Optional[int] = ..., num_kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., dtype: _Optional[str] = ...) -> None: ...
+
+class KvTicket(_message.Message):
+    __slots__ = ("pid", "descriptor", "incarnation", "slot", "generation", "layout", "token_count", "layers", "digest", "digest_kind")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_KIND_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    descriptor: int
+    incarnation: bytes
+    slot: int
+    generation: int
+    layout: KvLayout
+    token_count: int
+    layers: _containers.RepeatedCompositeFieldContainer[LayerSpan]
+    digest: bytes
+    digest_kind: str
+    def __init__(self, pid: _Optional[int] = ..., descriptor: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slot: _Optional[int] = ..., generation: _Optional[int] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., token_count: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerSpan, _Mapping]]] = ..., digest: _Optional[bytes] = ..., digest_kind: _Optional[str] = ...) -> None: ...
+
+class LayerSpan(_message.Message):
+    __slots__ = ("offset_bytes", "length_bytes")
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    offset_bytes: int
+    length_bytes: int
+    def __init__(self, offset_bytes: _Optional[int] = ..., length_bytes: _Optional[int] = ...) -> None: ...
+
+class PrefillRequest(_message.Message):
+    __slots__ = ("job", "release")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    job: PrefillJob
+    release: ReleaseKv
+    def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
+
+class PrefillJob(_message.Message):
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling")
+    GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    generation_id: str
+    epoch: int
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    prompt_tokens: int
+    sampling: _split_inference_pb2.Sampling
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ...) -> None: ...
+
+class ReleaseKv(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PrefillResponse(_message.Message):
+    __slots__ = ("accepted", "prefilled")
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    PREFILLED_FIELD_NUMBER: _ClassVar[int]
+    accepted: Accepted
+    prefilled: Prefilled
+    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ...) -> None: ...
+
+class Accepted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Prefilled(_message.Message):
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_S_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    index: int
+    token_id: int
+    ticket: KvTicket
+    prefill_s: float
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ...) -> None: ...
+
+class DecodeRequest(_message.Message):
+    __slots__ = ("reserve", "admit", "credit")
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    ADMIT_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FIELD_NUMBER: _ClassVar[int]
+    reserve: Reserve
+    admit: Admit
+    credit: _split_inference_pb2.Credit
+    def __init__(self, reserve: _Optional[_Union[Reserve, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., credit: _Optional[_Union[_split_inference_pb2.Credit, _Mapping]] = ...) -> None: ...
+
+class Reserve(_message.Message):
+    __slots__ = ("generation_id", "tokens")
+    GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    generation_id: str
+    tokens: int
+    def __init__(self, generation_id: _Optional[str] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class Admit(_message.Message):
+    __slots__ = ("epoch", "ticket", "token_ids", "prompt_tokens", "sampling", "credit_through", "max_tokens")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    ticket: KvTicket
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    prompt_tokens: int
+    sampling: _split_inference_pb2.Sampling
+    credit_through: int
+    max_tokens: int
+    def __init__(self, epoch: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., credit_through: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+
+class DecodeResponse(_message.Message):
+    __slots__ = ("reserved", "pulled", "tokens", "parked", "evicted", "ended", "extension_refused")
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
+    PULLED_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    EVICTED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    EXTENSION_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    reserved: Reserved
+    pulled: Pulled
+    tokens: DecodedTokens
+    parked: Parked
+    evicted: Evicted
+    ended: Ended
+    extension_refused: ExtensionRefused
+    def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., tokens: _Optional[_Union[DecodedTokens, _Mapping]] = ..., parked: _Optional[_Union[Parked, _Mapping]] = ..., evicted: _Optional[_Union[Evicted, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., extension_refused: _Optional[_Union[ExtensionRefused, _Mapping]] = ...) -> None: ...
+
+class Reserved(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Pulled(_message.Message):
+    __slots__ = ("transfer_s", "bytes")
+    TRANSFER_S_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    transfer_s: float
+    bytes: int
+    def __init__(self, transfer_s: _Optional[float] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class DecodedTokens(_message.Message):
+    __slots__ = ("epoch", "index", "ids")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    index: int
+    ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Parked(_message.Message):
+    __slots__ = ("length", "slot_s")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    SLOT_S_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    slot_s: float
+    def __init__(self, length: _Optional[int] = ..., slot_s: _Optional[float] = ...) -> None: ...
+
+class Evicted(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ExtensionRefused(_message.Message):
+    __slots__ = ("through",)
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
+    through: int
+    def __init__(self, through: _Optional[int] = ...) -> None: ...
+
+class Ended(_message.Message):
+    __slots__ = ("reason", "slot_s")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SLOT_S_FIELD_NUMBER: _ClassVar[int]
+    reason: _split_inference_pb2.FinishReason
+    slot_s: float
+    def __init__(self, reason: _Optional[_Union[_split_inference_pb2.FinishReason, str]] = ..., slot_s: _Optional[float] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WorkerStatus(_message.Message):
+    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "recomputed_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    PAGES_USED_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    PREFILLED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DECODED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    REJECTIONS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    INTEGRITY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    pid: int
+    incarnation: bytes
+    slots_used: int
+    slots: int
+    pages_used: int
+    pages: int
+    running: int
+    parked: int
+    prefilled_tokens_total: int
+    recomputed_tokens_total: int
+    decode_steps_total: int
+    decoded_tokens_total: int
+    transfers_total: int
+    transfer_bytes_total: int
+    rejections_total: int
+    integrity_error: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., recomputed_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ...) -> None: ...
