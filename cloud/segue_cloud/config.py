@@ -102,7 +102,7 @@ def load(
 
 def _from_file(kind: type[Config], file: Path, known: Mapping[str, type]) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text())
+        values: dict[str, Any] = tomllib.loads(file.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidRequest(f"cannot read the configuration {file}: {error}") from error
     for name, value in values.items():

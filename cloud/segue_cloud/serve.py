@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
@@ -46,10 +47,9 @@ async def serve(config: ServeConfig, on_ready: Callable[[int], None]) -> None:
     supervisor.start()
     watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(port)))
     stopping = asyncio.create_task(stop.wait())
+    ends: set[asyncio.Future[Any]] = {stopping, watching, supervisor.failed}
     try:
-        done, _ = await asyncio.wait(
-            {stopping, watching, supervisor.failed}, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
@@ -59,7 +59,9 @@ async def serve(config: ServeConfig, on_ready: Callable[[int], None]) -> None:
         await supervisor.stop()
 
 
-async def _watch(server: GatewayServer, membership: Membership, on_ready: Callable[[], None]) -> None:
+async def _watch(
+    server: GatewayServer, membership: Membership, on_ready: Callable[[], None]
+) -> None:
     """Keep grpc.health.v1 true to the membership."""
     announced = False
     while True:

@@ -1,1 +1,45 @@
-"""Segue."""
+"""Segue on the device: answers that start in the cloud and go on here."""
+
+from segue_device.client import AnswerStream, AsyncClient, Mode
+from segue_device.events import (
+    Done,
+    Event,
+    Fallback,
+    FinishReason,
+    PrefillProgress,
+    Result,
+    Started,
+    Takeover,
+    Token,
+    Usage,
+    Warning,
+)
+from segue_device.pacing import Pacing
+from segue_device.timings import Timings
+from segue_device.token_log import Source
+from segue_protocol.errors import SegueError
+from segue_protocol.sampling import Sampling
+from segue_protocol.timeline import DeviceProfile
+
+__all__ = [
+    "AnswerStream",
+    "AsyncClient",
+    "DeviceProfile",
+    "Done",
+    "Event",
+    "Fallback",
+    "FinishReason",
+    "Mode",
+    "Pacing",
+    "PrefillProgress",
+    "Result",
+    "Sampling",
+    "SegueError",
+    "Source",
+    "Started",
+    "Takeover",
+    "Timings",
+    "Token",
+    "Usage",
+    "Warning",
+]

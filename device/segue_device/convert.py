@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segue_protocol.errors import InvalidRequest, SegueError, Unsupported
-from segue_protocol.model_files import read_json, read_weights_digest
-
 from segue_device.engines.checks import missing_extra
 from segue_device.engines.manifest import NAME as MANIFEST_NAME
 from segue_device.engines.manifest import Manifest
 from segue_device.engines.onnx import GRAPH_NAME
+from segue_protocol.errors import InvalidRequest, SegueError, Unsupported
+from segue_protocol.model_files import read_json, read_weights_digest
 
 PRECISIONS = ("fp32", "int8", "int4")
 

@@ -32,12 +32,13 @@ S = DeviceState
 
 # CONNECTING -> DEVICE: the device was ready before the cloud confirmed.
 # CONNECTING -> DEVICE_ONLY: no cloud; nothing of the answer existed yet.
+# -> CLOUD_ONLY later: the device's engine failed.
 TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
     S.CONNECTING: frozenset(
         {S.CLOUD, S.CATCHING_UP, S.CLOUD_ONLY, S.DEVICE, S.DEVICE_ONLY, S.DONE, S.FAILED}
     ),
-    S.CLOUD: frozenset({S.CATCHING_UP, S.DONE, S.FAILED}),
-    S.CATCHING_UP: frozenset({S.DEVICE, S.DONE, S.FAILED}),
+    S.CLOUD: frozenset({S.CATCHING_UP, S.CLOUD_ONLY, S.DONE, S.FAILED}),
+    S.CATCHING_UP: frozenset({S.DEVICE, S.CLOUD_ONLY, S.DONE, S.FAILED}),
     S.DEVICE: frozenset({S.DONE, S.FAILED}),
     S.CLOUD_ONLY: frozenset({S.DONE, S.FAILED}),
     S.DEVICE_ONLY: frozenset({S.DONE, S.FAILED}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def measure(
     takeover_index: int | None,
 ) -> Timings:
     """Timings from the moments at which tokens were received (or made) and shown."""
-    gaps_s = [later - earlier for earlier, later in zip(shown_s, shown_s[1:])]
+    gaps_s = [later - earlier for earlier, later in pairwise(shown_s)]
     around: int | None = takeover_index
     if around is not None and not 0 < around < len(shown_s):
         around = None

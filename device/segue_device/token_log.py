@@ -33,10 +33,10 @@ class Entry:
 class TokenLog:
     """See the module. Readers keep cursors of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: Source = Source.CLOUD) -> None:
         self._entries: list[Entry] = []
         self._ids: list[int] = []
-        self.writer = Source.CLOUD
+        self.writer = writer
         self.takeover_index: int | None = None
         self.discarded = 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Generic, NoReturn
+from typing import Any, Generic, NoReturn, cast
 
 import grpc
 import grpc.aio
@@ -85,7 +85,7 @@ class GrpcStream(Generic[Sent, Received]):
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        return None if message is grpc.aio.EOF else message
+        return None if message is grpc.aio.EOF else cast(Received, message)
 
     async def aclose(self) -> None:
         self._call.cancel()

@@ -1,13 +1,14 @@
 """The sampler both sides must agree on, bit for bit.
 
-One token in nine steps: logit bias, penalties, temperature, top-k, top-p,
+One token in seven steps: logit bias, penalties, temperature, top-k, top-p,
 min-p, then the largest of score plus Gumbel noise. The noise depends on
 (seed, output index, token id) only and there is no state, so whoever holds
 the log can make the next token.
 
-Nothing here depends on the order of a sum or on a libm: weights are
-multiples of 2^-34 and their float64 sums exact, so a parallel sum on an
-accelerator gives the same bits; log and exp come from :mod:`exactmath`.
+No choice depends on the order of a sum or on a libm: weights are
+multiples of 2^-34, so that their float64 sums are exact in any order; log and
+exp come from :mod:`segue_protocol.exactmath`. Committed vectors for other
+implementations are in ``vectors/sampling.json``.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def _penalize(
         )
         old, penalty = scores[seen], sampling.repetition_penalty
         scores[seen] = np.where(old > 0, old / penalty, old * penalty)
-    if output_ids and (sampling.presence_penalty or sampling.frequency_penalty):
+    if len(output_ids) > 0 and (sampling.presence_penalty or sampling.frequency_penalty):
         seen, counts = np.unique(_inside(output_ids, scores.size, "the output"), return_counts=True)
         scores[seen] -= sampling.frequency_penalty * counts
         scores[seen] -= sampling.presence_penalty

@@ -55,8 +55,8 @@ class Vocabulary:
         Added tokens stand for their own text.
         """
         try:
-            to_bytes = _piece_decoder(spec.get("decoder"))
             vocab = spec["model"]["vocab"]
+            to_bytes = _piece_decoder(spec.get("decoder"))
             if isinstance(vocab, list):  # Unigram: [[piece, score], ...], the index is the id
                 vocab = {piece: token_id for token_id, (piece, _score) in enumerate(vocab)}
             added = spec.get("added_tokens") or []

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from segue_protocol.exactmath import exact_exp, exact_log
 from segue_protocol.philox import gumbels, philox4x32, uniforms
 from segue_protocol.sampling import Sampling, sample

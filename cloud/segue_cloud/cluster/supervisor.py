@@ -47,7 +47,11 @@ class Supervisor:
     async def _keep(self, config: WorkerConfig) -> None:
         for attempt in range(sys.maxsize):
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "segue_cloud.cli", "worker", *worker_flags(config),
+                sys.executable,
+                "-m",
+                "segue_cloud.cli",
+                "worker",
+                *worker_flags(config),
                 stdin=PIPE,
                 start_new_session=True,  # Ctrl-C reaches us; we then end the children in order
             )
@@ -63,7 +67,10 @@ class Supervisor:
             delay_s = RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)]
             log.warning(
                 "%s worker %d ended with status %d; a new one starts in %.1f s",
-                config.role, child.pid, status, delay_s,
+                config.role,
+                child.pid,
+                status,
+                delay_s,
             )
             await asyncio.sleep(delay_s)
 

@@ -33,7 +33,6 @@ from segue_protocol.errors import (
 from segue_protocol.sampling import Sampling
 from segue_protocol.wire import private, public
 
-
 # How long a refused extension waits before it is asked for again.
 EXTENSION_RETRY_S = 0.05
 

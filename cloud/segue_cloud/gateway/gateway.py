@@ -214,9 +214,7 @@ class Gateway:
         key = session.generation_id
         older = self._readers.get(key)
         if older is not None:
-            older.interrupt(
-                Aborted("a newer stream reads this generation", reason="SUPERSEDED")
-            )
+            older.interrupt(Aborted("a newer stream reads this generation", reason="SUPERSEDED"))
         lease = self._leases.pop(key, None)
         if lease is not None:
             lease.cancel()

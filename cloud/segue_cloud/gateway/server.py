@@ -23,7 +23,9 @@ SERVICE = public.DESCRIPTOR.services_by_name["SplitInferenceService"].full_name
 GenerateContext: TypeAlias = (
     "grpc.aio.ServicerContext[public.GenerateRequest, public.GenerateResponse]"
 )
-ModelContext: TypeAlias = "grpc.aio.ServicerContext[public.GetModelRequest, public.GetModelResponse]"
+ModelContext: TypeAlias = (
+    "grpc.aio.ServicerContext[public.GetModelRequest, public.GetModelResponse]"
+)
 CancelContext: TypeAlias = (
     "grpc.aio.ServicerContext[public.CancelGenerationRequest, public.CancelGenerationResponse]"
 )
@@ -89,8 +91,11 @@ class GatewayServer:
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._public)
         reflection.enable_server_reflection(
-            (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-             reflection.SERVICE_NAME),
+            (
+                SERVICE,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
             self._public,
         )
 

@@ -1,7 +1,7 @@
 """One answer in the cloud.
 
 A session owns the cloud's copy of the log and outlives streams and workers:
-streams read it with a cursor of their own (:class:`~segue_cloud.gateway.reader.Reader`), workers write
+streams read it with cursors of their own (:mod:`segue_cloud.gateway.reader`), workers write
 it under an epoch (:meth:`Session.run`), the device steers it
 (:meth:`Session.handle`).
 """
@@ -81,7 +81,7 @@ class Session:
         self._text = text
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
         self.text_tail = ""
-        self.warnings = [public.Warning(code="IDENTITY", message=w) for w in request.warnings]
+        self.warnings = [public.CloudWarning(code="IDENTITY", message=w) for w in request.warnings]
         self.recomputations = 0
         self._decode: DecodeStream | None = None
         self._losses = 0
@@ -233,7 +233,7 @@ class Session:
         if takeover.prefix_hash != expected:
             self.prefix_mismatches += 1
             self.warnings.append(
-                public.Warning(
+                public.CloudWarning(
                     code="PREFIX_MISMATCH",
                     message=f"device and cloud differ in the first {takeover.index} tokens",
                 )

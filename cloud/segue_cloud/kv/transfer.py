@@ -137,7 +137,7 @@ def _check_target(layout: KvLayout, pool_cells: Cells, cell_numbers: npt.NDArray
             f"the pool's cells are {pool_cells.dtype} {pool_cells.shape}, "
             f"{layout.storage_dtype} {layout.shape(n_cells)} was expected"
         )
-    if len(cell_numbers) and not (0 <= cell_numbers.min() and cell_numbers.max() < n_cells):
+    if len(cell_numbers) and not (cell_numbers.min() >= 0 and cell_numbers.max() < n_cells):
         raise InternalError(f"cell numbers lie outside the pool of {n_cells} cells")
 
 

@@ -53,6 +53,4 @@ def advise(
         profile, prompt_tokens=prompt_tokens, first_token_s=ttft_s, show_interval_s=pace_s
     )
     cloud_tokens = max_tokens if n_star is None else max(1, min(n_star, max_tokens))
-    return public.Advice(
-        cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s
-    )
+    return public.Advice(cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s)

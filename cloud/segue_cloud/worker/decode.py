@@ -17,10 +17,10 @@ from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.pages import PageTable
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.worker.batch import Batch
+from segue_cloud.worker.cells import cells_needed
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.requests import next_message
-from segue_cloud.worker.cells import cells_needed
-from segue_cloud.worker.sequence import Phase, Sequence
+from segue_cloud.worker.sequence import Sequence
 from segue_protocol.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling
 from segue_protocol.wire import private
@@ -152,13 +152,13 @@ class DecodeWorker:
     ) -> None:
         async for request in requests:
             through = request.credit.through
-            if sequence.phase is Phase.OVER or through <= sequence.credit_through:
+            if sequence.over or through <= sequence.credit_through:
                 continue
             need = cells_needed(len(sequence.prompt_ids), min(through, sequence.max_tokens))
             if self._evicting(partial(sequence.table.extend, need), spare=sequence):
                 sequence.credit_through = through
                 self.batch.raise_credit(sequence)
-            elif sequence.phase is not Phase.OVER:
+            elif not sequence.over:
                 refused = private.ExtensionRefused(through=through)
                 sequence.events.put_nowait(private.DecodeResponse(extension_refused=refused))
 

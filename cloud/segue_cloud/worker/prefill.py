@@ -114,9 +114,7 @@ class PrefillWorker:
         finally:
             self.slots.release(slot)
 
-    async def _run(
-        self, token_ids: npt.ArrayLike, slot: Slot
-    ) -> npt.NDArray[np.float32]:
+    async def _run(self, token_ids: npt.ArrayLike, slot: Slot) -> npt.NDArray[np.float32]:
         """Prefill chunk by chunk: an abort takes effect between two chunks."""
         ids = [int(token) for token in np.asarray(token_ids)]
         for start in range(0, len(ids), self._chunk_tokens):
@@ -124,7 +122,8 @@ class PrefillWorker:
             chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
             logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
-        return logits[0]
+        last: npt.NDArray[np.float32] = logits[0]
+        return last
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot is accounted for."""

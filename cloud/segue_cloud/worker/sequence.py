@@ -44,6 +44,10 @@ class Sequence:
         return min(self.credit_through, self.max_tokens)
 
     @property
+    def over(self) -> bool:
+        return self.phase is Phase.OVER
+
+    @property
     def has_credit(self) -> bool:
         return len(self.output_ids) < self.limit
 

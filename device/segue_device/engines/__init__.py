@@ -10,14 +10,13 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
-
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.manifest import NAME as MANIFEST_NAME
 from segue_device.engines.onnx import GRAPH_NAME, OnnxEngine
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import EngineRunner, InlineRunner, Runner
 from segue_device.engines.throttled import ThrottledEngine
+from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
 
 __all__ = [
     "Cancel",

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from segue_protocol.errors import Cancelled
 from segue_protocol.identity import ModelIdentity
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
-
 from segue_device.engines.base import Capabilities
+from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
 
 
 def check_append(

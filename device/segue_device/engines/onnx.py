@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
-from segue_protocol.identity import ModelIdentity
 
 from segue_device.engines.base import Cancel, Capabilities
 from segue_device.engines.checks import (
@@ -28,6 +26,8 @@ from segue_device.engines.checks import (
 )
 from segue_device.engines.manifest import Manifest
 from segue_device.engines.onnx_cache import OnnxCache
+from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
+from segue_protocol.identity import ModelIdentity
 
 GRAPH_NAME = "model.onnx"
 
@@ -133,7 +133,7 @@ class OnnxEngine:
         self._require_open()
         if self._logits is None:
             raise no_logits()
-        return self._logits.copy()
+        return np.array(self._logits)
 
     def rewind(self, cells: int) -> bool:
         self._require_open()

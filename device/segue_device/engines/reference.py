@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from segue_device.engines.base import Cancel, Capabilities
+from segue_device.engines.checks import check_append, check_rewind, engine_closed, no_logits
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.reference import (
     DEFAULT_VOCAB_SIZE,
@@ -13,9 +16,6 @@ from segue_protocol.reference import (
     reference_identity,
     state_of,
 )
-
-from segue_device.engines.base import Cancel, Capabilities
-from segue_device.engines.checks import check_append, check_rewind, engine_closed, no_logits
 
 
 class ReferenceDeviceEngine:

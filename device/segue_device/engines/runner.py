@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from anyio import from_thread
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
-from segue_protocol.errors import InvalidRequest
-from segue_protocol.identity import ModelIdentity
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.checks import engine_closed
+from segue_protocol.errors import InvalidRequest
+from segue_protocol.identity import ModelIdentity
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from segue_protocol.identity import ModelIdentity
-from segue_protocol.timeline import DeviceProfile
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.checks import check_append, no_logits
+from segue_protocol.identity import ModelIdentity
+from segue_protocol.timeline import DeviceProfile
 
 
 def sleep_unless_cancelled(seconds: float, cancel: Cancel) -> None:

@@ -71,8 +71,8 @@ class GenerateResponse(_message.Message):
     progress: CloudProgress
     finish: Finish
     heartbeat: Heartbeat
-    warning: Warning
-    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., refinement: _Optional[_Union[Refinement, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., progress: _Optional[_Union[CloudProgress, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[Warning, _Mapping]] = ...) -> None: ...
+    warning: CloudWarning
+    def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., refinement: _Optional[_Union[Refinement, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., progress: _Optional[_Union[CloudProgress, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[CloudWarning, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit")
@@ -331,7 +331,7 @@ class Heartbeat(_message.Message):
     sequence: int
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
-class Warning(_message.Message):
+class CloudWarning(_message.Message):
     __slots__ = ("code", "message")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]

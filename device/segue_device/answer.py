@@ -1,0 +1,151 @@
+"""The state of one answer, shared by the three tasks that make it.
+
+Everything happens in one event loop; a task changes the state in one step and
+calls :meth:`Answer.notify`, the others wait in :meth:`Answer.wait`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import anyio
+
+from segue_device import events
+from segue_device.credit import CreditView, next_credit
+from segue_device.display import Display
+from segue_device.engines.base import Cancel
+from segue_device.pacing import Pacing
+from segue_device.prefill_clock import PrefillClock
+from segue_device.request import AnswerRequest
+from segue_device.state import OVER, DeviceState, require_transition
+from segue_device.token_log import Source, TokenLog
+from segue_protocol.errors import SegueError
+from segue_protocol.text import TextStream
+from segue_protocol.wire import public
+
+# From the last token absorbed to the first one made; the tuner's delta.
+HANDOVER_S = 0.02
+
+
+class Answer:
+    """Log, state and counters of one answer. Times are on this device's clock."""
+
+    def __init__(
+        self,
+        request: AnswerRequest,
+        state: DeviceState,
+        *,
+        text: TextStream | None,
+        pacing: Pacing,
+        send: Callable[[public.GenerateRequest], None],
+    ) -> None:
+        alone = state is DeviceState.DEVICE_ONLY
+        self.request = request
+        self.state = state
+        self.log = TokenLog(writer=Source.DEVICE if alone else Source.CLOUD)
+        self.display = Display(self.log, text, pacing)
+        self.send = send
+        self.pending: list[events.Event] = []  # for the display to emit in order
+        self.reason: events.FinishReason | None = None
+        self.error: SegueError | None = None
+
+        self.cloud_alive = not alone
+        self.credit_through = request.credit_through or 1
+        self.show_interval_s = request.show_interval_s
+        self.started_s = self.last_cloud_s = anyio.current_time()
+        self.cloud_reply_s = 0.0
+
+        self.engine_alive = True
+        self.engine_cancel = Cancel()
+        self.prefill_clock = PrefillClock(request.profile)
+        self.prefilled_tokens = 0
+        self.absorbed_tokens = 0
+        self.takeover_forced = False
+        self.min_margin = math.inf
+        self._changed = anyio.Event()
+
+    @property
+    def over(self) -> bool:
+        """The log is complete; it may not be shown yet."""
+        return self.state in OVER
+
+    def enter(self, state: DeviceState) -> None:
+        """Change state along the table."""
+        require_transition(self.state, state)
+        self.state = state
+
+    def token_appended(self, token: int, server_text: str = "") -> None:
+        """Find out whether the log's newest token ends the answer."""
+        stopped = self.display.derive(token, server_text)
+        if stopped or token in self.request.sampling.stop_token_ids:
+            self.end(events.FinishReason.STOP)
+        elif len(self.log) >= self.request.max_tokens:
+            self.end(events.FinishReason.LENGTH)
+
+    def end(self, reason: events.FinishReason) -> None:
+        """The log is complete. The first end wins."""
+        if self.over:
+            return
+        if self.log.writer is Source.CLOUD:  # it may not know yet
+            self.send(public.GenerateRequest(cancel=public.Cancel(reason=reason.value)))
+        self.reason = reason
+        self._close(DeviceState.DONE)
+
+    def fail(self, error: SegueError) -> None:
+        """The answer cannot go on; what is in the log is still shown."""
+        if self.over:
+            return
+        self.error = error
+        self._close(DeviceState.FAILED)
+
+    def _close(self, state: DeviceState) -> None:
+        self.display.complete()
+        self.enter(state)
+        self.engine_cancel.set()
+        self.notify()
+
+    # ---- credit
+
+    def extend_credit(self) -> None:
+        """Ask for more cloud tokens if this device will be late."""
+        if self.state not in (DeviceState.CLOUD, DeviceState.CATCHING_UP) or not self.cloud_alive:
+            return
+        through = next_credit(self._credit_view())
+        if through is not None:
+            self.raise_credit(through)
+
+    def raise_credit(self, through: int) -> None:
+        """Credit is absolute and monotone."""
+        self.credit_through = max(self.credit_through, through)
+        credit = public.Credit(through=self.credit_through)
+        self.send(public.GenerateRequest(credit=credit))
+
+    def _credit_view(self) -> CreditView:
+        prompt_tokens = len(self.request.prompt_ids)
+        profile = self.request.profile
+        absorb_s = profile.absorb_per_token_s(prompt_tokens) if profile is not None else 0.0
+        left_s = self.prefill_clock.left_s(prompt_tokens, anyio.current_time())
+        owed = self.credit_through - self.absorbed_tokens
+        return CreditView(
+            credit_through=self.credit_through,
+            max_tokens=self.request.max_tokens,
+            shown_tokens=self.display.cursor,
+            show_interval_s=self.show_interval_s,
+            ready_in_s=left_s + owed * absorb_s + HANDOVER_S,
+            absorb_per_token_s=absorb_s,
+            cloud_reply_s=self.cloud_reply_s,
+        )
+
+    # ---- waking each other
+
+    def notify(self) -> None:
+        """Wake every task that waits."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Until something changes, `seconds` at most."""
+        changed = self._changed
+        with anyio.move_on_after(seconds):
+            await changed.wait()

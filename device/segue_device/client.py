@@ -1,0 +1,328 @@
+"""`AsyncClient`: what an app holds. One client, one engine, one cloud."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segue_device import events
+from segue_device.engines.runner import Runner
+from segue_device.generation import Generation
+from segue_device.pacing import Pacing
+from segue_device.profile import measure_profile
+from segue_device.request import AnswerRequest
+from segue_device.transports.base import Transport
+from segue_protocol.errors import ContextTooLong, InvalidRequest, SegueError, Unsupported
+from segue_protocol.sampling import Sampling
+from segue_protocol.text import TextStream
+from segue_protocol.timeline import DeviceProfile
+from segue_protocol.tokenizer import ChatTokenizer
+from segue_protocol.vocabulary import Vocabulary
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Mode(str, Enum):
+    """Where an answer may run."""
+
+    SPLIT = "split"
+    ONLY_ON_DEVICE = "only_on_device"
+    ONLY_IN_CLOUD = "only_in_cloud"
+
+
+class AsyncClient:
+    """Opens answers. Use as an async context manager; it closes engine and transport.
+
+    `runner` owns the device's engine and `tokenizer` belongs to its model; a
+    device without a model gives neither and stays cloud-only. `vocabulary`
+    stands for the tokenizer where only ids go in. `profile` is measured at the
+    start when it is not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Transport | None = None,
+        runner: Runner | None = None,
+        tokenizer: ChatTokenizer | None = None,
+        vocabulary: Vocabulary | None = None,
+        profile: DeviceProfile | None = None,
+        pacing: Pacing | None = None,
+    ) -> None:
+        if transport is None and runner is None:
+            raise InvalidRequest(
+                "a client needs a cloud (transport), a device model (runner), or both"
+            )
+        self._transport = transport
+        self._runner = runner
+        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary or (tokenizer.vocabulary if tokenizer else None)
+        self._profile = profile
+        self._pacing = pacing or Pacing()
+        self._engine_in_use = False
+
+    async def __aenter__(self) -> AsyncClient:
+        if self._runner is not None and self._profile is None:
+            self._profile = await measure_profile(self._runner)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close engine and connection. Idempotent."""
+        if self._runner is not None:
+            await self._runner.close()
+        if self._transport is not None:
+            await self._transport.aclose()
+
+    @property
+    def profile(self) -> DeviceProfile | None:
+        """The device's speed as told to the cloud."""
+        return self._profile
+
+    def stream(
+        self,
+        *,
+        max_tokens: int,
+        messages: Messages | None = None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        mode: Mode = Mode.SPLIT,
+        credit_through: int | None = None,
+        pacing: Pacing | None = None,
+        model: str = "",
+    ) -> AnswerStream:
+        """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
+
+        `credit_through` overrides the cloud's advice on how many tokens it
+        makes. The model's own stop ids always count. Raises InvalidRequest,
+        ContextTooLong or Unsupported before anything is sent.
+        """
+        mode = Mode(mode)
+        runner = None if mode is Mode.ONLY_IN_CLOUD else self._runner
+        transport = None if mode is Mode.ONLY_ON_DEVICE else self._transport
+        if mode is Mode.ONLY_ON_DEVICE and runner is None:
+            raise Unsupported(
+                "this client has no device model, so nothing can run only on the device; "
+                "pass a runner, or use Mode.ONLY_IN_CLOUD",
+                reason="NO_DEVICE_MODEL",
+            )
+        if mode is Mode.SPLIT and self._runner is None:
+            raise Unsupported(
+                "this client has no device model, so no answer can be split; "
+                "pass a runner, or use Mode.ONLY_IN_CLOUD",
+                reason="NO_DEVICE_MODEL",
+            )
+        if mode is Mode.ONLY_IN_CLOUD and transport is None:
+            raise Unsupported(
+                "this client has no cloud; pass a transport, or use Mode.ONLY_ON_DEVICE",
+                reason="NO_CLOUD",
+            )
+        request = self._request(messages, prompt, prompt_token_ids, sampling, max_tokens, model)
+        if runner is None or transport is None:
+            credit_through = max_tokens
+        request = dataclasses.replace(request, credit_through=credit_through)
+        if runner is not None:
+            _require_fit(request, runner)
+        return AnswerStream(self, request, runner, transport, pacing or self._pacing)
+
+    def _request(
+        self,
+        messages: Messages | None,
+        prompt: str | None,
+        prompt_token_ids: Sequence[int] | None,
+        sampling: Sampling | None,
+        max_tokens: int,
+        model: str,
+    ) -> AnswerRequest:
+        given = [each for each in (messages, prompt, prompt_token_ids) if each is not None]
+        if len(given) != 1:
+            raise InvalidRequest(
+                f"{len(given)} of messages, prompt and prompt_token_ids were given, expected one"
+            )
+        if max_tokens < 1:
+            raise InvalidRequest(f"max_tokens is {max_tokens}, expected at least 1")
+        if not given[0]:
+            raise InvalidRequest("the prompt is empty; expected at least one token or message")
+        sampling = sampling or Sampling()
+        identity = self._runner.identity if self._runner is not None else None
+        sampling.validate(identity.vocab_size if identity is not None else None)
+        request = AnswerRequest(
+            request_id=str(uuid.uuid4()),
+            prompt_ids=(),
+            sampling=sampling,
+            max_tokens=max_tokens,
+            model=model,
+        )
+        if identity is None:
+            if prompt_token_ids is not None:
+                raise InvalidRequest(
+                    "prompt_token_ids need a device model that says which vocabulary they are "
+                    "from; pass messages or prompt"
+                )
+            pairs = tuple((m["role"], m["content"]) for m in messages or ())
+            return dataclasses.replace(request, text=prompt, messages=pairs)
+        stop_ids = {*sampling.stop_token_ids, *identity.stop_token_ids}
+        return dataclasses.replace(
+            request,
+            prompt_ids=self._encode(messages, prompt, prompt_token_ids, identity.vocab_size),
+            sampling=dataclasses.replace(sampling, stop_token_ids=tuple(sorted(stop_ids))),
+            identity=identity,
+            profile=self._profile,
+        )
+
+    def _encode(
+        self,
+        messages: Messages | None,
+        prompt: str | None,
+        prompt_token_ids: Sequence[int] | None,
+        vocab_size: int,
+    ) -> Sequence[int]:
+        if prompt_token_ids is not None:
+            for place, token in enumerate(prompt_token_ids):
+                if not 0 <= token < vocab_size:
+                    raise InvalidRequest(
+                        f"prompt_token_ids[{place}] is {token}, outside the vocabulary of "
+                        f"{vocab_size} ids"
+                    )
+            return tuple(prompt_token_ids)
+        if self._tokenizer is None:
+            raise Unsupported("this client has no tokenizer; pass prompt_token_ids")
+        if prompt is not None:
+            return tuple(self._tokenizer.encode(prompt))
+        return tuple(self._tokenizer.encode_chat(messages or ()))
+
+    def text_stream(self, request: AnswerRequest) -> TextStream | None:
+        """Text of one answer, or None when the text comes from the cloud."""
+        if request.identity is None or self._vocabulary is None:
+            return None
+        return TextStream(self._vocabulary, request.sampling.stop)
+
+    def claim_engine(self) -> None:
+        """One answer at a time may use the engine."""
+        if self._engine_in_use:
+            raise InvalidRequest(
+                "another answer of this client is using the device engine; end it first, "
+                "or open a second client with a second engine",
+                reason="ENGINE_BUSY",
+            )
+        self._engine_in_use = True
+
+    def release_engine(self) -> None:
+        """Give the engine back."""
+        self._engine_in_use = False
+
+
+class AnswerStream:
+    """One answer: a single-use async context manager and iterator of events.
+
+    Leaving the context early cancels the answer. Errors are raised by the
+    iteration, after every event that came before, and carry `.partial`.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        request: AnswerRequest,
+        runner: Runner | None,
+        transport: Transport | None,
+        pacing: Pacing,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._runner = runner
+        self._transport = transport
+        self._pacing = pacing
+        self._put, self._events = anyio.create_memory_object_stream[events.Event](math.inf)
+        self._tasks: TaskGroup | None = None
+        self._generation: Generation | None = None
+        self._error: SegueError | None = None
+        self._result: events.Result | None = None
+
+    async def __aenter__(self) -> AnswerStream:
+        if self._generation is not None:
+            raise InvalidRequest("an answer stream can be entered once; call stream() again")
+        if self._runner is not None:
+            self._client.claim_engine()
+        self._generation = Generation(
+            self._request,
+            self._put.send_nowait,
+            runner=self._runner,
+            transport=self._transport,
+            text=self._client.text_stream(self._request),
+            pacing=self._pacing,
+        )
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._run, self._generation)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._tasks is not None
+        self.cancel()
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            self._events.close()
+            if self._runner is not None:
+                self._client.release_engine()
+
+    def __aiter__(self) -> AsyncIterator[events.Event]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[events.Event]:
+        async for event in self._events:
+            yield event
+        if self._error is not None:
+            raise self._error
+
+    async def _run(self, generation: Generation) -> None:
+        try:
+            self._result = await generation.run()
+            self._put.send_nowait(events.Done(self._result))
+        except SegueError as error:
+            self._error = error
+        finally:
+            self._put.close()
+
+    async def final(self) -> events.Result:
+        """Read to the end; returns the result or raises the answer's error."""
+        async for _ in self:
+            pass
+        assert self._result is not None
+        return self._result
+
+    def cancel(self) -> None:
+        """End the answer now. Idempotent."""
+        if self._generation is not None:
+            self._generation.cancel()
+
+    def take_over(self) -> None:
+        """Let the device take over as soon as it has caught up, whatever the credit."""
+        if self._generation is not None:
+            self._generation.take_over()
+
+
+def _require_fit(request: AnswerRequest, runner: Runner) -> None:
+    context = runner.capabilities.max_context_tokens
+    over = len(request.prompt_ids) + request.max_tokens - context
+    if over > 0:
+        raise ContextTooLong(
+            f"{len(request.prompt_ids)} prompt tokens and up to {request.max_tokens} output tokens "
+            f"exceed this device's context of {context} by {over}; shorten the prompt, lower "
+            "max_tokens, or use Mode.ONLY_IN_CLOUD"
+        )

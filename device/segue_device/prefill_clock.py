@@ -1,0 +1,36 @@
+"""How long the device's prefill will still take, from how it went so far."""
+
+from __future__ import annotations
+
+from segue_protocol.timeline import DeviceProfile
+
+
+class PrefillClock:
+    """Scales the device's profile by what was measured in this answer."""
+
+    def __init__(self, profile: DeviceProfile | None) -> None:
+        self._profile = profile
+        self._started_s: float | None = None
+        self._done_tokens = 0
+        self._took_s = 0.0
+
+    def start(self, now_s: float) -> None:
+        self._started_s = now_s
+
+    def observe(self, done_tokens: int, now_s: float) -> None:
+        """`done_tokens` of the prompt are in the cache now."""
+        assert self._started_s is not None
+        self._done_tokens = done_tokens
+        self._took_s = now_s - self._started_s
+
+    def left_s(self, total_tokens: int, now_s: float) -> float:
+        """Seconds until `total_tokens` are prefilled; 0 while nothing is known."""
+        if self._profile is None or self._started_s is None:
+            return 0.0
+        scale = 1.0
+        expected_s = self._profile.prefill_s(self._done_tokens)
+        if expected_s > 0:
+            scale = self._took_s / expected_s
+        whole_left_s = self._profile.prefill_left_s(total_tokens, self._done_tokens) * scale
+        since_chunk_s = now_s - self._started_s - self._took_s
+        return max(0.0, whole_left_s - since_chunk_s)

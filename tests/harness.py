@@ -1,0 +1,159 @@
+"""A whole cluster and a device in one event loop, on reference engines.
+
+Nothing here is a stand-in for Segue's own code: gateway, workers, pages,
+transfer and device are the real ones; only the links are in-process and the
+model is the deterministic reference (exactness level 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from segue_cloud.cluster.links import LocalLink
+from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.engine.reference import ReferenceEngine
+from segue_cloud.gateway.gateway import Gateway, GatewayLimits
+from segue_cloud.kv.contiguous import SlotPool
+from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.worker.batch import Batch
+from segue_cloud.worker.compute import InlineCompute
+from segue_cloud.worker.decode import DecodeWorker
+from segue_cloud.worker.prefill import PrefillWorker
+from segue_device import AsyncClient, DeviceProfile, Pacing
+from segue_device.engines.reference import ReferenceDeviceEngine
+from segue_device.engines.runner import InlineRunner
+from segue_device.transports.local import LocalTransport
+from segue_protocol.reference import reference_vocabulary
+from segue_protocol.wire import private
+
+# A slow device beside a fast cloud, as in the paper's setting.
+PROFILE = DeviceProfile(
+    prefill_base_s=0.0,
+    prefill_per_token_s=1 / 800,
+    prefill_per_token2_s=0.0,
+    decode_s=0.05,
+    handover_s=0.02,
+)
+
+
+@dataclass
+class Cloud:
+    """The cloud side of a test."""
+
+    gateway: Gateway
+    membership: Membership
+    prefill: PrefillWorker
+    decode: DecodeWorker
+
+    def transport(self) -> LocalTransport:
+        return LocalTransport(self.gateway.generate, self.gateway.get_model)
+
+    def check_idle(self) -> None:
+        """Every slot, page, stream and run is back to zero."""
+        self.gateway.check_integrity()
+        self.prefill.check_integrity()
+        self.decode.check_integrity()
+        status = self.decode.status()
+        counts = {
+            "slots": self.prefill.slots.used,
+            "pages": self.decode.pool.used,
+            "running": status.running,
+            "parked": status.parked,
+            "places": status.slots_used,
+            "open streams": sum(member.open_streams for member in self.membership.members),
+        }
+        assert not any(counts.values()), counts
+
+
+@asynccontextmanager
+async def reference_cloud(
+    *,
+    slots: int = 2,
+    pages: int = 64,
+    page_tokens: int = 4,
+    max_batch: int = 8,
+    max_tokens: int = 512,
+    step_s: float = 0.004,
+    limits: GatewayLimits | None = None,
+) -> AsyncIterator[Cloud]:
+    """A cluster of one prefill and one decode worker; checked to be idle at the end."""
+    engine = ReferenceEngine()
+    slot_pool = SlotPool(engine.layout, slots, max_tokens)
+    page_pool = PagePool(engine.layout, pages, page_tokens)
+    puller = KvPuller()
+    prefill = PrefillWorker(engine, slot_pool, InlineCompute(step_s), digest="full")
+    batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
+    decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
+    membership = Membership()
+    for role, link in (
+        (private.ROLE_PREFILL, LocalLink(prefill=prefill)),
+        (private.ROLE_DECODE, LocalLink(decode=decode)),
+    ):
+        membership.add(
+            Member(
+                role=role,
+                pid=0,
+                incarnation=slot_pool.incarnation,
+                identity=engine.identity,
+                layout=engine.layout,
+                max_context_tokens=max_tokens,
+                link=link,
+            )
+        )
+    gateway = Gateway(membership, limits=limits)
+    loop = asyncio.create_task(batch.run())
+    cloud = Cloud(gateway, membership, prefill, decode)
+    try:
+        yield cloud
+        await gateway.aclose()
+        cloud.check_idle()
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        puller.close()
+        slot_pool.close()
+        page_pool.close()
+
+
+def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]:
+    """Let the virtual clock pass as it would on the emulated device."""
+
+    async def cost(n_tokens: int, n_cells: int) -> None:
+        if n_tokens == 1:
+            await asyncio.sleep(profile.decode_s)
+        else:
+            await asyncio.sleep(profile.prefill_s(n_cells + n_tokens) - profile.prefill_s(n_cells))
+
+    return cost
+
+
+@dataclass
+class Device:
+    """A client with its engine laid open."""
+
+    client: AsyncClient
+    engine: ReferenceDeviceEngine
+
+
+@asynccontextmanager
+async def reference_device(
+    cloud: Cloud | None,
+    *,
+    profile: DeviceProfile = PROFILE,
+    pacing: Pacing | None = None,
+) -> AsyncIterator[Device]:
+    """A device with the reference engine, slowed to `profile` on the virtual clock."""
+    engine = ReferenceDeviceEngine()
+    client = AsyncClient(
+        transport=cloud.transport() if cloud is not None else None,
+        runner=InlineRunner(engine, device_cost(profile)),
+        vocabulary=reference_vocabulary(),
+        profile=profile,
+        pacing=pacing,
+    )
+    async with client:
+        yield Device(client, engine)
