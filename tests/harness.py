@@ -73,7 +73,7 @@ class Cloud:
 async def reference_cloud(
     *,
     slots: int = 2,
-    pages: int = 64,
+    pages: int = 256,
     page_tokens: int = 4,
     max_batch: int = 8,
     max_tokens: int = 512,

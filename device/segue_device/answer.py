@@ -109,8 +109,9 @@ class Answer:
 
     def extend_credit(self) -> None:
         """Ask for more cloud tokens if this device will be late."""
-        if self.state not in (DeviceState.CLOUD, DeviceState.CATCHING_UP) or not self.cloud_alive:
-            return
+        helping = self.state in (DeviceState.CLOUD, DeviceState.CATCHING_UP) and self.cloud_alive
+        if not helping or self.request.credit_through is not None:
+            return  # a credit set by the app is not changed
         through = next_credit(self._credit_view())
         if through is not None:
             self.raise_credit(through)

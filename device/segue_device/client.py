@@ -103,8 +103,8 @@ class AsyncClient:
     ) -> AnswerStream:
         """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
 
-        `credit_through` overrides the cloud's advice on how many tokens it
-        makes. The model's own stop ids always count. Raises InvalidRequest,
+        `credit_through` fixes how many tokens the cloud makes at most, in place
+        of its advice and of extensions. The model's own stop ids always count. Raises InvalidRequest,
         ContextTooLong or Unsupported before anything is sent.
         """
         mode = Mode(mode)
@@ -275,7 +275,8 @@ class AnswerStream:
         assert self._tasks is not None
         self.cancel()
         try:
-            await self._tasks.__aexit__(kind, error, trace)
+            # The app's own exception is not the group's: it goes on unwrapped.
+            await self._tasks.__aexit__(None, None, None)
         finally:
             self._events.close()
             if self._runner is not None:

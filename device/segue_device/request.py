@@ -21,7 +21,8 @@ class AnswerRequest:
 
     With `identity` (a device that has a tokenizer) `prompt_ids` is the prompt;
     without, `text` or `messages` go to the cloud and the answer is cloud-only.
-    `credit_through` None leaves the first credit to the cloud's advice.
+    `credit_through` None leaves the first credit to the cloud's advice and lets
+    this device extend it; a number is kept as it is.
     """
 
     request_id: str

@@ -9,9 +9,10 @@ it under an epoch (:meth:`Session.run`), the device steers it
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import anyio
 
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Membership
@@ -39,7 +40,7 @@ MAX_LOSSES = 4
 class Measured:
     """Durations of one answer on the gateway's clock, and what had to be done twice."""
 
-    created_s: float = field(default_factory=time.monotonic)
+    created_s: float = field(default_factory=anyio.current_time)
     first_token_s: float | None = None
     waiting_s: float = 0.0
     prefill_s: float = 0.0
@@ -165,7 +166,7 @@ class Session:
             return
         require_transition(self.state, state)
         if state is RequestState.PREFILLING and self.measured.first_token_s is None:
-            self.measured.waiting_s = time.monotonic() - self.measured.created_s
+            self.measured.waiting_s = anyio.current_time() - self.measured.created_s
         self.state = state
 
     def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
@@ -173,7 +174,7 @@ class Session:
         if not self.log.append(epoch, index, ids):
             return
         if self.measured.first_token_s is None:
-            self.measured.first_token_s = time.monotonic()
+            self.measured.first_token_s = anyio.current_time()
         if self._text is not None:
             for token in ids:
                 self._text_of.append(self._text.push(token))
@@ -312,7 +313,7 @@ class Session:
                 waiting_s=measured.waiting_s,
                 prefill_s=measured.prefill_s,
                 transfer_s=measured.transfer_s,
-                decode_s=time.monotonic() - first if first is not None else 0.0,
+                decode_s=anyio.current_time() - first if first is not None else 0.0,
                 slot_s=measured.slot_s,
             ),
         )

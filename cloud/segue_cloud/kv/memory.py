@@ -45,7 +45,7 @@ class MemoryFile:
     of the mapping, writable in the process that created the file only.
     """
 
-    def __init__(self, mapping: mmap.mmap, *, pid: int, descriptor: int) -> None:
+    def __init__(self, mapping: mmap.mmap, *, pid: int, descriptor: int, owned: bool) -> None:
         _, _, slots, incarnation, data_bytes = _HEADER.unpack_from(mapping)
         self.pid = pid
         self.descriptor = descriptor
@@ -59,6 +59,7 @@ class MemoryFile:
         self._mapping = mapping
         self._file = _file_number(os.stat(_path(pid, descriptor)))
         self._closed = False
+        self._owned = owned  # a process may also attach to its own file
 
     @classmethod
     def create(cls, *, slots: int, data_bytes: int, incarnation: bytes | None = None) -> MemoryFile:
@@ -83,7 +84,7 @@ class MemoryFile:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             mapping = mmap.mmap(descriptor, 0)
             _HEADER.pack_into(mapping, 0, _MAGIC, VERSION, slots, incarnation, data_bytes)
-            return cls(mapping, pid=os.getpid(), descriptor=descriptor)
+            return cls(mapping, pid=os.getpid(), descriptor=descriptor, owned=True)
         except BaseException:
             os.close(descriptor)
             raise
@@ -117,7 +118,7 @@ class MemoryFile:
         finally:
             os.close(opened)
         try:
-            return cls(mapping, pid=pid, descriptor=descriptor)
+            return cls(mapping, pid=pid, descriptor=descriptor, owned=False)
         except FileNotFoundError as error:
             raise _peer_gone(pid, descriptor) from error
 
@@ -151,7 +152,7 @@ class MemoryFile:
         if self._closed:
             return
         self._closed = True
-        if self.pid == os.getpid():
+        if self._owned:
             os.close(self.descriptor)
         self.generations = np.empty(0, np.uint64)
         self.data = np.empty(0, np.uint8)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
+
+import anyio
 
 from segue_cloud.engine.base import Chunk, CloudEngine
 from segue_cloud.kv.pages import PagePool, PageTable
@@ -150,12 +151,12 @@ class Batch:
 
     def _start(self, sequence: Sequence) -> None:
         sequence.phase = Phase.RUNNING
-        sequence.running_since_s = time.monotonic()
+        sequence.running_since_s = anyio.current_time()
         self._running.append(sequence)
         self._work.set()
 
     def _stop(self, sequence: Sequence) -> None:
-        sequence.slot_s += time.monotonic() - sequence.running_since_s
+        sequence.slot_s += anyio.current_time() - sequence.running_since_s
 
     def _park(self, sequence: Sequence) -> None:
         sequence.phase = Phase.PARKED

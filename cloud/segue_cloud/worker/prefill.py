@@ -9,7 +9,6 @@ out, whichever comes first.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
@@ -87,9 +86,9 @@ class PrefillWorker:
         try:
             yield private.PrefillResponse(accepted=private.Accepted())
             async with self._turn:
-                started = time.monotonic()
+                started = anyio.current_time()
                 logits = await self._run(job.token_ids, slot)
-                prefill_s = time.monotonic() - started
+                prefill_s = anyio.current_time() - started
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
                 logits,
