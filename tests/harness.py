@@ -26,6 +26,7 @@ from segue_cloud.worker.prefill import PrefillWorker
 from segue_device import AsyncClient, DeviceProfile, Pacing
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
+from segue_device.transports.base import Transport
 from segue_device.transports.local import LocalTransport
 from segue_protocol.reference import reference_vocabulary
 from segue_protocol.wire import private
@@ -129,6 +130,21 @@ def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]
             await asyncio.sleep(profile.prefill_s(n_cells + n_tokens) - profile.prefill_s(n_cells))
 
     return cost
+
+
+@asynccontextmanager
+async def reference_client(
+    transport: Transport | None, *, profile: DeviceProfile = PROFILE, pacing: Pacing | None = None
+) -> AsyncIterator[AsyncClient]:
+    """A client with the reference engine, slowed to `profile` on the virtual clock."""
+    async with AsyncClient(
+        transport=transport,
+        runner=InlineRunner(ReferenceDeviceEngine(), device_cost(profile)),
+        vocabulary=reference_vocabulary(),
+        profile=profile,
+        pacing=pacing,
+    ) as client:
+        yield client
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 
 from segue_cloud.cluster.members import Membership
@@ -66,8 +66,9 @@ class Gateway:
         self._leases: dict[str, asyncio.TimerHandle] = {}
 
     @property
-    def open_sessions(self) -> int:
-        return len(self._sessions)
+    def sessions(self) -> Collection[Session]:
+        """Every session that is still known, finished ones included."""
+        return self._sessions.values()
 
     # ---- calls
 

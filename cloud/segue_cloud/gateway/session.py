@@ -112,6 +112,8 @@ class Session:
 
     async def run(self, membership: Membership, budget: Budget) -> None:
         """Drive attempts until the answer is over. Never raises; errors go to the readers."""
+        if self.finished:  # ended before this task began
+            return
         self._run_task = asyncio.current_task()
         try:
             outcome = await self._attempt(membership, budget)

@@ -1,0 +1,207 @@
+"""Train the tiny model: recall and prose in one network, on one CPU thread.
+
+Recipe: repeated random sequences until copying appears; then, in every step, one recall batch
+(a curriculum from two facts to 2,048 tokens, moved on by accuracy) and one prose batch. Matrices
+are trained by Muon, embeddings and norms by AdamW. Forward and backward run in bfloat16, the
+optimiser on float32 master weights.
+
+Usage: ``python train.py SCRATCH OUT --minutes 50`` (SCRATCH holds ``corpus.jsonl``, OUT the
+tokenizer). OUT gets a usable model every few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from batches import DIGIT, ECHO, PROSE, Batches, RecallShape
+from safetensors.torch import save_file
+from tokenizer import BOS, EOS, PAD
+from tokenizers import Tokenizer
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+CONFIG = LlamaConfig(
+    architectures=["LlamaForCausalLM"],
+    vocab_size=2048,
+    hidden_size=256,
+    intermediate_size=768,
+    num_hidden_layers=5,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+    max_position_embeddings=4096,
+    rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    bos_token_id=BOS,
+    eos_token_id=EOS,
+    pad_token_id=PAD,
+    dtype="bfloat16",
+)
+GENERATION_CONFIG = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+
+CURRICULUM = (
+    RecallShape(256, (2, 2), (0, 0)),
+    RecallShape(256, (4, 4), (0, 0)),
+    RecallShape(256, (6, 8), (0, 0)),
+    RecallShape(512, (4, 8), (0, 150)),
+    RecallShape(512, (4, 8), (0, 300)),
+    RecallShape(1024, (4, 8), (100, 750)),
+    RecallShape(2048, (4, 10), (200, 1780)),
+)
+ADVANCE_AT = 0.85
+"""Moving average of exact answers at which the next recall shape begins."""
+COPYING_AT = 0.93
+"""Accuracy on repeated sequences at which the warm-up ends."""
+LEARNING_RATES = {"muon": 0.02, "adamw": 3e-3}
+ECHO_WEIGHT = 0.3
+DECAY_FROM = 0.6
+"""Share of the budget after which the learning rates fall to zero."""
+
+
+class Trainer:
+    """A bfloat16 model, its float32 master weights and their optimisers."""
+
+    def __init__(self) -> None:
+        self.model = LlamaForCausalLM(CONFIG).bfloat16().train()
+        self.working = dict(self.model.named_parameters())
+        self.master = {
+            name: torch.nn.Parameter(weights.detach().float())
+            for name, weights in self.working.items()}
+        matrices = [
+            weights for name, weights in self.master.items()
+            if weights.ndim == 2 and "embed" not in name]
+        others = [
+            weights for name, weights in self.master.items()
+            if weights.ndim != 2 or "embed" in name]
+        self.optimizers = {
+            "muon": torch.optim.Muon(
+                matrices, lr=LEARNING_RATES["muon"], momentum=0.95, weight_decay=0.0),
+            "adamw": torch.optim.AdamW(
+                others, lr=LEARNING_RATES["adamw"], betas=(0.9, 0.95), weight_decay=0.0),
+        }
+        self.tokens = 0
+        self.steps = 0
+        self._hidden = torch.compile(self._eager_hidden, dynamic=False)
+
+    def _eager_hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
+
+    def backward(self, ids: torch.Tensor, classes: torch.Tensor) -> dict[int, tuple[float, float]]:
+        """Add the gradients of a batch; (loss, accuracy) of each weight class in it.
+
+        The accuracy of digits is that of whole codes where the batch is a recall batch.
+        """
+        self.tokens += ids.numel()
+        hidden = self._hidden(ids)[:, :-1]
+        target_classes = classes[:, 1:]
+        chosen = target_classes > 0
+        logits = functional.linear(hidden[chosen], self.working["model.embed_tokens.weight"])
+        targets, target_classes = ids[:, 1:][chosen], target_classes[chosen]
+        losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+        right = logits.detach().argmax(-1) == targets
+        report = {}
+        total = torch.zeros(())
+        for kind, weight in ((DIGIT, 1.0), (ECHO, ECHO_WEIGHT), (PROSE, 1.0)):
+            members = target_classes == kind
+            if members.any():
+                loss = losses[members].mean()
+                total = total + weight * loss
+                hits = right[members]
+                if kind == DIGIT and (target_classes == ECHO).any():
+                    hits = hits.view(-1, 4).all(1)
+                report[kind] = (loss.item(), hits.float().mean().item())
+        total.backward()
+        return report
+
+    def step(self, rate: float) -> None:
+        """Apply the gathered gradients with the learning rates scaled by ``rate``."""
+        with torch.no_grad():
+            for name, weights in self.working.items():
+                assert weights.grad is not None
+                self.master[name].grad = weights.grad.float()
+                weights.grad = None
+        torch.nn.utils.clip_grad_norm_(self.master.values(), 1.0)
+        for kind, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATES[kind] * rate
+            optimizer.step()
+        with torch.no_grad():
+            for name, weights in self.working.items():
+                weights.copy_(self.master[name])
+        self.steps += 1
+
+    def save(self, out: Path) -> None:
+        """Replace the model in ``out``; a reader sees the old weights or the new, never a mix."""
+        out.mkdir(parents=True, exist_ok=True)
+        config = CONFIG.to_dict() | {"architectures": ["LlamaForCausalLM"]}
+        (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        (out / "generation_config.json").write_text(json.dumps(GENERATION_CONFIG, indent=2) + "\n")
+        partial = out / "model.safetensors.partial"
+        weights = {name: value.detach().bfloat16() for name, value in self.master.items()}
+        save_file(weights, partial, metadata={"format": "pt"})
+        partial.chmod(0o644)
+        os.replace(partial, out / "model.safetensors")
+
+
+def rate_at(step: int, share: float) -> float:
+    """Learning rate factor: a short rise, a plateau, a linear fall to 2 %."""
+    return min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1 - share) / (1 - DECAY_FROM)))
+
+
+def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
+    """Spend ``minutes`` of CPU time."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
+    batches = Batches(
+        Tokenizer.from_file(str(out / "tokenizer.json")), scratch / "corpus.jsonl", seed)
+    trainer = Trainer()
+    rng = batches.rng
+    warming_up, copying, stage, exact, prose_loss = True, 0.0, 0, 0.0, 0.0
+    started, saved = time.process_time(), time.monotonic()
+    while (share := (time.process_time() - started) / (60 * minutes)) < 1:
+        rate = rate_at(trainer.steps, share)
+        if warming_up:
+            _, accuracy = trainer.backward(*batches.repeated())[DIGIT]
+            copying = 0.9 * copying + 0.1 * accuracy
+            warming_up = copying < COPYING_AT
+            recall_loss = 0.0
+        else:
+            current = stage if rng.random() < 0.65 else rng.randint(0, stage)
+            report = trainer.backward(*batches.recall(CURRICULUM[current]))
+            recall_loss, accuracy = report[DIGIT]
+            if current == stage:
+                exact = 0.9 * exact + 0.1 * accuracy
+            row = 2048 if stage == len(CURRICULUM) - 1 and rng.random() < 0.15 else 512
+            loss, _ = trainer.backward(*batches.prose(row))[PROSE]
+            prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
+            if exact > ADVANCE_AT and stage < len(CURRICULUM) - 1:
+                stage, exact = stage + 1, 0.0
+                print(f"stage {stage}: {CURRICULUM[stage]}", flush=True)
+        trainer.step(rate)
+        if trainer.steps % 20 == 0:
+            seconds = time.process_time() - started
+            print(f"step {trainer.steps} cpu {seconds:.0f}s tokens {trainer.tokens} "
+                  f"copying {copying:.3f} stage {stage} exact {exact:.3f} "
+                  f"recall {recall_loss:.3f} prose {prose_loss:.3f} rate {rate:.2f}", flush=True)
+        if time.monotonic() - saved > 240:
+            trainer.save(out)
+            saved = time.monotonic()
+    trainer.save(out)
+    print(f"done: {trainer.steps} steps, {trainer.tokens} tokens, "
+          f"{time.process_time() - started:.0f} CPU seconds", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scratch", type=Path, help="folder with corpus.jsonl")
+    parser.add_argument("out", type=Path, help="model folder with the tokenizer")
+    parser.add_argument("--minutes", type=float, default=50, help="CPU minutes to spend")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    train(arguments.scratch, arguments.out, arguments.minutes, arguments.seed)
