@@ -1,0 +1,72 @@
+"""The cloud engine: transformers' models in torch, over caller-owned cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segue_cloud.engine.base import Chunk
+from segue_cloud.engine.paged_attention import Step
+from segue_cloud.kv.layout import Cells, KvLayout
+from segue_protocol.errors import InternalError
+from segue_protocol.identity import ModelIdentity
+
+
+class TorchEngine:
+    """A :class:`~segue_cloud.engine.base.CloudEngine`. Make it with `loading.load_engine`."""
+
+    def __init__(self, model: Any, identity: ModelIdentity, layout: KvLayout) -> None:
+        self._model = model
+        self._identity = identity
+        self._layout = layout
+        self._cell_dtype = getattr(torch, layout.dtype)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        return self._identity
+
+    @property
+    def layout(self) -> KvLayout:
+        return self._layout
+
+    @property
+    def max_context_tokens(self) -> int:
+        return int(self._model.config.max_position_embeddings)
+
+    @torch.inference_mode()
+    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        """See the contract. Raises InternalError when a chunk contradicts itself."""
+        for chunk in chunks:
+            self._check(chunk)
+        step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks)
+        ids = [token for chunk in chunks for token in chunk.token_ids]
+        positions = [position for chunk in chunks for position in chunk.positions]
+        lasts = np.cumsum([len(chunk.token_ids) for chunk in chunks]) - 1
+        output = self._model(
+            input_ids=torch.tensor([ids]),
+            position_ids=torch.tensor([positions]),
+            use_cache=False,
+            logits_to_keep=torch.from_numpy(lasts),
+            step=step,
+        )
+        logits: npt.NDArray[np.float32] = output.logits[0].float().numpy()
+        return logits
+
+    def _check(self, chunk: Chunk) -> None:
+        new = len(chunk.token_ids)
+        total = (
+            chunk.cells.stop - (chunk.cells.start or 0)
+            if isinstance(chunk.cells, slice)
+            else len(chunk.cells)
+        )
+        if not 0 < new == len(chunk.positions) or new > total:
+            raise InternalError(
+                f"a chunk of {new} ids, {len(chunk.positions)} positions and {total} cells; "
+                "expected as many positions as ids and no more than there are cells"
+            )
+        if min(chunk.token_ids) < 0 or max(chunk.token_ids) >= self._identity.vocab_size:
+            raise InternalError(f"a token id lies outside 0..{self._identity.vocab_size - 1}")
