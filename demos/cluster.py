@@ -9,33 +9,44 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A running gateway process and its loopback ports."""
+
+    process: subprocess.Popen[str]
+    port: int
+    worker_port: int
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
 @contextmanager
-def running_cluster(model: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start a cluster on a free loopback port; yields (gateway process, port); ends it.
+def running_cluster(model: Path, *flags: str) -> Iterator[Cluster]:
+    """Start a cluster on free loopback ports, end it on the way out.
 
     Raises RuntimeError when the cluster ends or stays silent instead of serving.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "segue_cloud.cli", "serve", "--model", str(model), "--port", "0",
-         *flags],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "segue_cloud.cli", "serve", "--model", str(model)]
+    process = subprocess.Popen([*command, "--port", "0", *flags], stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
     watchdog.start()
     try:
         assert process.stdout is not None
-        found = re.search(r":(\d+)$", process.stdout.readline().strip())
+        line = process.stdout.readline()
         watchdog.cancel()
-        if found is None:
+        ports = re.findall(r":(\d+)\b", line)
+        if len(ports) != 2:
             raise RuntimeError(f"the cluster did not start (exit status {process.wait()})")
-        yield process, int(found.group(1))
+        yield Cluster(process, int(ports[0]), int(ports[1]))
     finally:
         watchdog.cancel()
         process.terminate()

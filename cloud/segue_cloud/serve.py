@@ -24,8 +24,8 @@ from segue_protocol.tokenizer import ChatTokenizer
 STOP_GRACE_S = 0.5
 
 
-async def serve(config: ServeConfig, on_ready: Callable[[int], None]) -> None:
-    """Run until SIGINT or SIGTERM; `on_ready` gets the public port once workers have joined.
+async def serve(config: ServeConfig, on_ready: Callable[[int, int], None]) -> None:
+    """Run until SIGINT or SIGTERM; `on_ready(port, worker_port)` once workers have joined.
 
     Raises InvalidRequest or Unavailable when the service cannot start.
     """
@@ -45,7 +45,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[int], None]) -> None:
     port, worker_port = await server.start(config.host, config.port, config.worker_port)
     supervisor = Supervisor(_workers(config, worker_port))
     supervisor.start()
-    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(port)))
+    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(port, worker_port)))
     stopping = asyncio.create_task(stop.wait())
     ends: set[asyncio.Future[Any]] = {stopping, watching, supervisor.failed}
     try:
@@ -117,8 +117,12 @@ def _require_loopback(config: ServeConfig) -> None:
 def main(config: ServeConfig) -> int:
     """Serve; returns the exit status."""
 
-    def announce(port: int) -> None:
-        print(f"segue-cloud serves {config.model} on {config.host}:{port}", flush=True)
+    def announce(port: int, worker_port: int) -> None:
+        print(
+            f"segue-cloud serves {config.model} on {config.host}:{port}, "
+            f"workers join at 127.0.0.1:{worker_port}",
+            flush=True,
+        )
 
     try:
         asyncio.run(serve(config, announce))

@@ -83,15 +83,15 @@ class Batches:
             and not re.search(r"[\d\n\"]", text)]
 
     def repeated(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random sequences said three times: the shortest way to a head that copies."""
-        length = 256
-        period = self.rng.randint(8, 64)
+        """Random sequences said three times or more: the shortest way to a head that copies."""
+        length = 96
+        period = self.rng.randint(8, 32)
         rows = BATCH_TOKENS // length
         picks = [self.rng.randrange(len(self.recall_vocabulary)) for _ in range(rows * period)]
         once = self.recall_vocabulary[torch.tensor(picks)].view(rows, period)
         ids = once.repeat(1, length // period + 1)[:, :length].contiguous()
         classes = torch.zeros_like(ids)
-        classes[:, period + 1 : 3 * period] = DIGIT
+        classes[:, period + 1 :] = DIGIT
         return ids, classes
 
     # Recall

@@ -28,12 +28,12 @@ async def compare(
     device_model: Path,
     tokenizer: ChatTokenizer,
     emulation: Emulation,
-    port: int,
+    address: str,
     present: Presenter,
 ) -> list[Run]:
     """Run every prompt three ways over one client."""
     engine = ThrottledEngine(load_engine(device_model), emulation.profile)
-    transport = DelayedTransport(GrpcTransport(f"127.0.0.1:{port}"), emulation.network_rtt_s)
+    transport = DelayedTransport(GrpcTransport(address), emulation.network_rtt_s)
     client = AsyncClient(
         transport=transport,
         runner=EngineRunner(engine),
@@ -57,10 +57,15 @@ def main() -> int:
     tokenizer = ChatTokenizer.from_directory(options.model)
     device_model = convert_to_onnx(options.model, ROOT / "models" / f"{options.model.name}-onnx")
     present = Presenter(sys.stdout, emulation.name)
-    with running_cluster(options.model) as (_, port):
+    with running_cluster(options.model) as cluster:
         runs = asyncio.run(
             compare(
-                load_prompts(options.prompts), device_model, tokenizer, emulation, port, present
+                load_prompts(options.prompts),
+                device_model,
+                tokenizer,
+                emulation,
+                cluster.address,
+                present,
             )
         )
     print(table(runs, emulation))

@@ -104,8 +104,9 @@ class AsyncClient:
         """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
 
         `credit_through` fixes how many tokens the cloud makes at most, in place
-        of its advice and of extensions. The model's own stop ids always count. Raises InvalidRequest,
-        ContextTooLong or Unsupported before anything is sent.
+        of its advice and of extensions. The model's own stop ids always count.
+        Raises InvalidRequest, ContextTooLong or Unsupported before anything is
+        sent.
         """
         mode = Mode(mode)
         runner = None if mode is Mode.ONLY_IN_CLOUD else self._runner

@@ -75,6 +75,7 @@ class CloudMessages:
         answer.pending.append(
             events.Started(
                 generation_id=started.generation_id,
+                resume_token=started.resume_token,
                 prompt_tokens=started.prompt_tokens,
                 credit_through=started.credit_through,
                 cloud_tokens=started.advice.cloud_tokens,

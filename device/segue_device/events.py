@@ -13,9 +13,14 @@ from segue_protocol.wire import public
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The cloud has taken the request. `cloud_tokens` is its advice for N."""
+    """The cloud has taken the request. `cloud_tokens` is its advice for N.
+
+    `generation_id` with `resume_token` names the answer to the cloud; the
+    token is a secret of this device.
+    """
 
     generation_id: str
+    resume_token: bytes
     prompt_tokens: int
     credit_through: int
     cloud_tokens: int

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from model_directory import byte_level_tokenizer, write_model
+
 from segue_protocol.errors import IdentityMismatch, InvalidRequest, NotFound, Unsupported
 from segue_protocol.identity import (
     Comparison,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from segue_protocol import reference
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.identity import compare

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from segue_protocol.errors import InternalError, InvalidRequest, Unsupported
 from segue_protocol.exactmath import exact_exp, exact_log
 from segue_protocol.philox import gumbels, uniforms

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_directory import byte_level_tokenizer
+
 from segue_protocol.errors import InvalidRequest, Unsupported
 from segue_protocol.text import TextStream
 from segue_protocol.vocabulary import Vocabulary

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from segue_protocol import timeline
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.prefix import prefix_hash

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from model_directory import write_model
+
 from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
 from segue_protocol.tokenizer import ChatTokenizer
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from segue_protocol.exactmath import (
     EXP_FLOOR,
     EXP_SERIES,

@@ -8,7 +8,7 @@ import grpc.aio
 
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream
+from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream, from_rpc_error
 from segue_protocol.streams import LocalStream, Stream
 from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import WorkerServiceStub
 from segue_protocol.wire import private
@@ -17,12 +17,19 @@ PrefillStream = Stream[private.PrefillRequest, private.PrefillResponse]
 DecodeStream = Stream[private.DecodeRequest, private.DecodeResponse]
 
 
+STATUS_TIMEOUT_S = 2.0
+
+
 class WorkerLink(Protocol):
     """Opens streams to one worker. What a stream holds there ends with the stream."""
 
     def prefill(self) -> PrefillStream: ...
 
     def decode(self) -> DecodeStream: ...
+
+    async def status(self) -> private.WorkerStatus:
+        """The worker's counts now. Raises Unavailable or DeadlineExceeded."""
+        ...
 
     async def aclose(self) -> None: ...
 
@@ -39,6 +46,15 @@ class GrpcLink:
 
     def decode(self) -> DecodeStream:
         return GrpcStream(self._stub.Decode())
+
+    async def status(self) -> private.WorkerStatus:
+        try:
+            status: private.WorkerStatus = await self._stub.GetStatus(
+                private.GetStatusRequest(), timeout=STATUS_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return status
 
     async def aclose(self) -> None:
         await self._channel.close()
@@ -60,6 +76,11 @@ class LocalLink:
     def decode(self) -> DecodeStream:
         assert self._decode is not None
         return LocalStream(self._decode.decode)
+
+    async def status(self) -> private.WorkerStatus:
+        worker = self._prefill or self._decode
+        assert worker is not None
+        return worker.status()
 
     async def aclose(self) -> None:
         pass

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from segue_cloud.engine.paged_attention import NAME
 from segue_cloud.engine.torch_engine import TorchEngine
@@ -34,6 +35,7 @@ def load_engine(path: Path, *, dtype: str = "float32", threads: int = 1) -> Torc
             reason="MODEL_FILE_MISSING",
         )
     torch.set_num_threads(threads)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     require_supported(config)
     model = AutoModelForCausalLM.from_pretrained(

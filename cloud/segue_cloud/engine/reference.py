@@ -19,7 +19,9 @@ from segue_protocol.reference import (
 
 
 class ReferenceEngine:
-    def __init__(self, vocab_size: int = DEFAULT_VOCAB_SIZE, max_context_tokens: int = 4096) -> None:
+    def __init__(
+        self, vocab_size: int = DEFAULT_VOCAB_SIZE, max_context_tokens: int = 4096
+    ) -> None:
         self.identity: ModelIdentity = reference_identity(vocab_size)
         self.layout = KvLayout(1, 1, 2, "float64")
         self.max_context_tokens = max_context_tokens
@@ -35,5 +37,7 @@ class ReferenceEngine:
             cells[0, 0, numbers[-n:], 0, 0] = chunk.token_ids
             cells[0, 0, numbers[-n:], 0, 1] = chunk.positions
             held = cells[0, 0, numbers, 0].astype(np.int64)
-            rows.append(logits_from_state(state_of(held[:, 0], held[:, 1]), self.identity.vocab_size))
+            rows.append(
+                logits_from_state(state_of(held[:, 0], held[:, 1]), self.identity.vocab_size)
+            )
         return np.stack(rows)

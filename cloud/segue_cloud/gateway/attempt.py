@@ -7,6 +7,7 @@ because the session answers it with another attempt under a new epoch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -73,6 +74,10 @@ class Observer(Protocol):
 
     def enter(self, state: RequestState) -> None: ...
 
+    def step(self, name: str, pid: int) -> None:
+        """A named step in the life of the answer, taken by process `pid`."""
+        ...
+
     def append(self, epoch: int, index: int, ids: Sequence[int]) -> None: ...
 
     def complete_after(self, ids: Sequence[int]) -> public.FinishReason | None:
@@ -134,6 +139,7 @@ async def run_attempt(
                         may_be_absent=may_wait_for_workers,
                     )
                 )
+                observer.step("forward", os.getpid())
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
@@ -149,6 +155,7 @@ async def run_attempt(
         if answer is None or not answer.HasField("prefilled"):
             raise ProtocolError(f"{prefiller.name} sent {answer!r}, expected `prefilled`")
         first = answer.prefilled
+        observer.step("prefill", prefiller.pid)
         observer.observe_prefill(first.prefill_s)
         output = [*assignment.output_ids, first.token_id]
         observer.append(first.epoch, first.index, [first.token_id])
@@ -162,6 +169,7 @@ async def run_attempt(
                 pulled = await decode.receive()
             if pulled is None or not pulled.HasField("pulled"):
                 raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
+            observer.step("transfer", decoder.pid)
             observer.observe_transfer(pulled.pulled)
             with _losing(membership, prefiller):
                 await prefill.send(private.PrefillRequest(release=private.ReleaseKv()))
@@ -187,7 +195,7 @@ async def _follow(
     budget: Budget,
 ) -> Outcome:
     """Read one decode stream to its end."""
-    parked = False
+    parked = streaming = False
     while True:
         # A parked request is silent by design; a running one is not.
         with _losing(membership, decoder, None if parked else budget.inter_token_s):
@@ -196,6 +204,9 @@ async def _follow(
             raise ProtocolError(f"{decoder.name} ended a stream without `ended` or `evicted`")
         kind = event.WhichOneof("message")
         if kind == "tokens":
+            if not streaming:
+                streaming = True
+                observer.step("stream", decoder.pid)
             if parked:
                 parked = False
                 observer.enter(RequestState.DECODING)

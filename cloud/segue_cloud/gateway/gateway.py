@@ -7,6 +7,8 @@ puts them on gRPC, tests call them directly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
@@ -31,7 +33,7 @@ from segue_protocol.errors import (
 from segue_protocol.text import TextStream
 from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.version import protocol_version
-from segue_protocol.wire import public
+from segue_protocol.wire import private, public
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,23 @@ class Gateway:
             output=session.log.ids,
             credit_through=session.credit,
             finish_reason=session.finish_reason or public.FINISH_REASON_UNSPECIFIED,
+            steps=session.steps,
         )
+
+    async def get_cluster(self, request: private.GetClusterRequest) -> private.ClusterStatus:
+        """Counts of the gateway and of every member that answers."""
+        members = self.membership.members
+        status = private.ClusterStatus(
+            gateway_pid=os.getpid(),
+            sessions_running=sum(not session.finished for session in self._sessions.values()),
+            tasks_running=len(self._runs),
+            open_streams=sum(member.open_streams for member in members),
+            dropped_tokens_total=sum(session.log.dropped for session in self._sessions.values()),
+        )
+        for member in members:
+            with contextlib.suppress(SegueError):
+                status.workers.append(await member.link.status())
+        return status
 
     async def aclose(self) -> None:
         """End every session with Unavailable and wait until workers are let go."""
@@ -175,6 +193,7 @@ class Gateway:
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
         )
+        session.step("admit", os.getpid())
         self._sessions[session.generation_id] = session
         run = asyncio.create_task(self._run(session))
         self._runs.add(run)

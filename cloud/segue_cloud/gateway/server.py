@@ -64,8 +64,9 @@ class SplitInferenceServicer(split_inference_pb2_grpc.SplitInferenceServiceServi
 class MembershipServicer(worker_pb2_grpc.MembershipServiceServicer):
     """`segue.cluster.v1.MembershipService`."""
 
-    def __init__(self, handler: JoinHandler) -> None:
+    def __init__(self, handler: JoinHandler, gateway: Gateway) -> None:
         self._handler = handler
+        self._gateway = gateway
 
     async def Join(
         self,
@@ -73,6 +74,13 @@ class MembershipServicer(worker_pb2_grpc.MembershipServiceServicer):
         context: grpc.aio.ServicerContext[private.JoinRequest, private.JoinResponse],
     ) -> None:
         await serve_stream(self._handler.join, requests, context)
+
+    async def GetCluster(
+        self,
+        request: private.GetClusterRequest,
+        context: grpc.aio.ServicerContext[private.GetClusterRequest, private.ClusterStatus],
+    ) -> private.ClusterStatus:
+        return await serve_unary(self._gateway.get_cluster, request, context)
 
 
 class GatewayServer:
@@ -86,7 +94,7 @@ class GatewayServer:
             SplitInferenceServicer(gateway), self._public
         )
         worker_pb2_grpc.add_MembershipServiceServicer_to_server(
-            MembershipServicer(join), self._private
+            MembershipServicer(join, gateway), self._private
         )
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._public)

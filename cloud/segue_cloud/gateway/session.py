@@ -9,6 +9,7 @@ it under an epoch (:meth:`Session.run`), the device steers it
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +79,7 @@ class Session:
         self.finish_reason: public.FinishReason | None = None
         self.error: SegueError | None = None
         self.prefix_mismatches = 0
+        self.steps: list[public.LifeStep] = []
         self.discarded = 0
         self._text = text
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
@@ -88,6 +90,7 @@ class Session:
         self._losses = 0
         self._run_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self.step("start", os.getpid())
 
     # ---- queries
 
@@ -170,6 +173,11 @@ class Session:
         if state is RequestState.PREFILLING and self.measured.first_token_s is None:
             self.measured.waiting_s = anyio.current_time() - self.measured.created_s
         self.state = state
+
+    def step(self, name: str, pid: int) -> None:
+        """Remember a step of this answer's life (DESIGN 3)."""
+        at_s = anyio.current_time() - self.measured.created_s
+        self.steps.append(public.LifeStep(name=name, pid=pid, at_s=at_s))
 
     def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
         """A worker's tokens; dropped and counted unless they are the current writer's next."""
@@ -260,6 +268,9 @@ class Session:
         self.finish_reason, self.error = reason, error
         if self._text is not None:
             self.text_tail = self._text.flush()
+        if reason == public.FINISH_REASON_TAKEN_OVER:
+            self.step("take over", os.getpid())
+        self.step("finish", os.getpid())
         self.state = RequestState.FINISHED
         if self._run_task is not None:
             self._run_task.cancel()  # closes the worker streams, which frees what they hold

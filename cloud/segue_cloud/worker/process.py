@@ -98,7 +98,8 @@ def _stop_event() -> asyncio.Event:
 
     def watch_parent() -> None:
         # A pipe closes when its last holder ends, however it ends.
-        while sys.stdin.buffer.read(4096):
+        # (Not through sys.stdin: its lock would be held here at interpreter exit.)
+        while os.read(0, 4096):
             pass
         loop.call_soon_threadsafe(stop.set)
 

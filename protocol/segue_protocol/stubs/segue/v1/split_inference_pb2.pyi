@@ -408,13 +408,25 @@ class GetGenerationRequest(_message.Message):
     def __init__(self, generation_id: _Optional[str] = ..., resume_token: _Optional[bytes] = ...) -> None: ...
 
 class GetGenerationResponse(_message.Message):
-    __slots__ = ("state", "output", "credit_through", "finish_reason")
+    __slots__ = ("state", "output", "credit_through", "finish_reason", "steps")
     STATE_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     CREDIT_THROUGH_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     state: RequestState
     output: _containers.RepeatedScalarFieldContainer[int]
     credit_through: int
     finish_reason: FinishReason
-    def __init__(self, state: _Optional[_Union[RequestState, str]] = ..., output: _Optional[_Iterable[int]] = ..., credit_through: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[LifeStep]
+    def __init__(self, state: _Optional[_Union[RequestState, str]] = ..., output: _Optional[_Iterable[int]] = ..., credit_through: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., steps: _Optional[_Iterable[_Union[LifeStep, _Mapping]]] = ...) -> None: ...
+
+class LifeStep(_message.Message):
+    __slots__ = ("name", "pid", "at_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    AT_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pid: int
+    at_s: float
+    def __init__(self, name: _Optional[str] = ..., pid: _Optional[int] = ..., at_s: _Optional[float] = ...) -> None: ...

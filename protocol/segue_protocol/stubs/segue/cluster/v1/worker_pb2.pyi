@@ -258,6 +258,26 @@ class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class GetClusterRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClusterStatus(_message.Message):
+    __slots__ = ("gateway_pid", "sessions_running", "tasks_running", "open_streams", "dropped_tokens_total", "workers")
+    GATEWAY_PID_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    TASKS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    OPEN_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    gateway_pid: int
+    sessions_running: int
+    tasks_running: int
+    open_streams: int
+    dropped_tokens_total: int
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
+    def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+
 class WorkerStatus(_message.Message):
     __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "recomputed_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error")
     ROLE_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,11 @@ class MembershipServiceStub(object):
                 request_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.JoinRequest.SerializeToString,
                 response_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.GetCluster = channel.unary_unary(
+                '/segue.cluster.v1.MembershipService/GetCluster',
+                request_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.SerializeToString,
+                response_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer(object):
@@ -58,6 +63,13 @@ class MembershipServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCluster(self, request, context):
+        """Every member's counts, asked for now, and the gateway's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -65,6 +77,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.JoinRequest.FromString,
                     response_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.JoinResponse.SerializeToString,
+            ),
+            'GetCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCluster,
+                    request_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.FromString,
+                    response_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +111,33 @@ class MembershipService(object):
             '/segue.cluster.v1.MembershipService/Join',
             segue_dot_cluster_dot_v1_dot_worker__pb2.JoinRequest.SerializeToString,
             segue_dot_cluster_dot_v1_dot_worker__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segue.cluster.v1.MembershipService/GetCluster',
+            segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.SerializeToString,
+            segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.FromString,
             options,
             channel_credentials,
             insecure,
