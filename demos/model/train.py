@@ -167,22 +167,21 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
     while (share := (time.process_time() - started) / (60 * minutes)) < 1:
         rate = rate_at(trainer.steps, share)
         if warming_up:
-            _, accuracy = trainer.backward(*batches.repeated())[DIGIT]
+            recall_loss, accuracy = trainer.backward(*batches.repeated())[DIGIT]
             copying = 0.9 * copying + 0.1 * accuracy
             warming_up = copying < COPYING_AT
-            recall_loss = 0.0
         else:
             current = stage if rng.random() < 0.65 else rng.randint(0, stage)
             report = trainer.backward(*batches.recall(CURRICULUM[current]))
             recall_loss, accuracy = report[DIGIT]
             if current == stage:
                 exact = 0.9 * exact + 0.1 * accuracy
-            row = 2048 if stage == len(CURRICULUM) - 1 and rng.random() < 0.15 else 512
-            loss, _ = trainer.backward(*batches.prose(row))[PROSE]
-            prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
             if exact > ADVANCE_AT and stage < len(CURRICULUM) - 1:
                 stage, exact = stage + 1, 0.0
                 print(f"stage {stage}: {CURRICULUM[stage]}", flush=True)
+        row = 2048 if stage == len(CURRICULUM) - 1 and rng.random() < 0.15 else 512
+        loss, _ = trainer.backward(*batches.prose(row))[PROSE]
+        prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
         trainer.step(rate)
         if trainer.steps % 20 == 0:
             seconds = time.process_time() - started

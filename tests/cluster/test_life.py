@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 from demos.cluster import Cluster
 from segue_device import Done, Sampling, Source, Started, Takeover, Token
@@ -126,13 +127,10 @@ def _decoded(status: private.ClusterStatus) -> tuple[int, int]:
 
 
 def test_the_gateway_process_has_no_torch(cluster: Cluster) -> None:
-    async def main() -> None:
-        status = await cluster_status(cluster)
-        from pathlib import Path
+    status = asyncio.run(cluster_status(cluster))
+    assert not _has_torch(status.gateway_pid)
+    assert all(_has_torch(worker.pid) for worker in status.workers)
 
-        for pid, has_torch in [(status.gateway_pid, False)] + [
-            (worker.pid, True) for worker in status.workers
-        ]:
-            assert ("libtorch" in Path(f"/proc/{pid}/maps").read_text()) == has_torch
 
-    asyncio.run(main())
+def _has_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()

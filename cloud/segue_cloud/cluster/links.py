@@ -18,6 +18,7 @@ DecodeStream = Stream[private.DecodeRequest, private.DecodeResponse]
 
 
 STATUS_TIMEOUT_S = 2.0
+LINGER_S = 60.0
 
 
 class WorkerLink(Protocol):
@@ -57,7 +58,10 @@ class GrpcLink:
         return status
 
     async def aclose(self) -> None:
-        await self._channel.close()
+        # Closing at once would cancel calls in flight on our side, which looks
+        # like a cancelled task; a dead peer's calls end by themselves, a frozen
+        # one's by the session's own budgets.
+        await self._channel.close(LINGER_S)
 
 
 class LocalLink:
