@@ -38,5 +38,21 @@ proto: .venv-proto/.installed
 	find $(STUBS) -name '*_pb2*.py*' | xargs sed -i 's/^from segue\./from segue_protocol.stubs.segue./'
 	find $(STUBS) -type d | while read d; do touch $$d/__init__.py; done
 
+# The device's form of the tiny model; converting again is a no-op while the source is unchanged.
+models/tiny-onnx/segue_model.json: .venv/.installed demos/model/tiny/model.safetensors
+	$(BIN)/python -m segue_device.convert demos/model/tiny models/tiny-onnx
+	@touch $@
+
+demo: models/tiny-onnx/segue_model.json
+	@$(BIN)/python -m demos.split $(ARGS)
+
+test: models/tiny-onnx/segue_model.json .venv-proto/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
 clean:
 	rm -rf .venv .venv-proto models

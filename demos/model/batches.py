@@ -26,7 +26,8 @@ Row = tuple[list[int], list[int]]
 _ABBREVIATIONS = ("Mr.", "Mrs.", "Dr.", "St.", "i.e.", "e.g.", "etc.", "vs.")
 _SENTENCE_END = re.compile(
     "".join(rf"(?<!\b{re.escape(word)})" for word in _ABBREVIATIONS)
-    + r"(?<=[.!?\"'])(?<![,;][\"'])(?=\s+[\"'A-Z])")
+    + r"(?<=[.!?\"'])(?<![,;][\"'])(?=\s+[\"'A-Z])"
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,13 @@ class Batches:
         encoded = self.tokenizer.encode_batch(sentences, add_special_tokens=False)
         self.documents.append([encoding.ids for encoding in encoded])
         self.fillers += [
-            text for text in map(str.strip, sentences)
-            if 30 < len(text) < 140 and text[0].isupper() and text[-1] == "."
-            and not re.search(r"[\d\n\"]", text)]
+            text
+            for text in map(str.strip, sentences)
+            if 30 < len(text) < 140
+            and text[0].isupper()
+            and text[-1] == "."
+            and not re.search(r"[\d\n\"]", text)
+        ]
 
     def repeated(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Random sequences said three times or more: the shortest way to a head that copies."""
@@ -103,7 +108,8 @@ class Batches:
         while characters > 0:
             from_corpus = self.rng.random() < sources
             sentence = (
-                self.rng.choice(self.fillers) if from_corpus else recall.filler_sentence(self.rng))
+                self.rng.choice(self.fillers) if from_corpus else recall.filler_sentence(self.rng)
+            )
             characters -= len(sentence)
             sentences.append(sentence)
         return sentences

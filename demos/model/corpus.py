@@ -27,11 +27,21 @@ from pathlib import Path
 HELD_OUT_EVERY = 40
 """Every 40th document is kept out of training, for the held-out loss."""
 
-TYPOGRAPHY = str.maketrans({
-    "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"',
-    "\u2013": "-", "\u2014": "--", "\u2026": "...", "\u00a0": " ", "\u00b6": " ",
-    "{": "", "}": "",  # cross-reference marks of the Jargon File
-})
+TYPOGRAPHY = str.maketrans(
+    {
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2013": "-",
+        "\u2014": "--",
+        "\u2026": "...",
+        "\u00a0": " ",
+        "\u00b6": " ",
+        "{": "",
+        "}": "",  # cross-reference marks of the Jargon File
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -142,22 +152,66 @@ def _austen_documents(root: Path) -> Iterator[list[str]]:
 
 _DOC = "usr/share/doc"
 SOURCES = (
-    Source("austen", "r-cran-janeaustenr", "public domain (Jane Austen; package: MIT)",
-           _austen_documents),
-    Source("devil", "dict-devil", "public domain (Ambrose Bierce, 1911)",
-           _gzip_documents("usr/share/dictd/devil.dict.dz")),
-    Source("jargon", "jargon-text", "public domain",
-           _gzip_documents(f"{_DOC}/jargon-text/jargon.txt.gz")),
+    Source(
+        "austen",
+        "r-cran-janeaustenr",
+        "public domain (Jane Austen; package: MIT)",
+        _austen_documents,
+    ),
+    Source(
+        "devil",
+        "dict-devil",
+        "public domain (Ambrose Bierce, 1911)",
+        _gzip_documents("usr/share/dictd/devil.dict.dz"),
+    ),
+    Source(
+        "jargon",
+        "jargon-text",
+        "public domain",
+        _gzip_documents(f"{_DOC}/jargon-text/jargon.txt.gz"),
+    ),
     Source("sqlite", "sqlite3-doc", "public domain", _html_documents(f"{_DOC}/**/*.html")),
-    Source("rust", "rust-doc", "MIT or Apache-2.0",
-           _html_documents(*(f"{_DOC}/rust-doc/html/{book}/**/*.html" for book in (
-               "book", "embedded-book", "nomicon", "rust-by-example", "edition-guide")))),
-    Source("django", "python-django-doc", "BSD-3-Clause",
-           _html_documents(*(f"{_DOC}/python-django-doc/html/{part}/**/*.html" for part in (
-               "intro", "topics", "howto", "internals", "misc", "faq")))),
-    Source("python", "python3.11-doc", "PSF-2.0",
-           _html_documents(*(f"{_DOC}/python3.11/html/{part}/**/*.html" for part in (
-               "tutorial", "howto", "faq", "using", "library", "reference", "whatsnew")))),
+    Source(
+        "rust",
+        "rust-doc",
+        "MIT or Apache-2.0",
+        _html_documents(
+            *(
+                f"{_DOC}/rust-doc/html/{book}/**/*.html"
+                for book in ("book", "embedded-book", "nomicon", "rust-by-example", "edition-guide")
+            )
+        ),
+    ),
+    Source(
+        "django",
+        "python-django-doc",
+        "BSD-3-Clause",
+        _html_documents(
+            *(
+                f"{_DOC}/python-django-doc/html/{part}/**/*.html"
+                for part in ("intro", "topics", "howto", "internals", "misc", "faq")
+            )
+        ),
+    ),
+    Source(
+        "python",
+        "python3.11-doc",
+        "PSF-2.0",
+        _html_documents(
+            *(
+                f"{_DOC}/python3.11/html/{part}/**/*.html"
+                for part in (
+                    "tutorial",
+                    "howto",
+                    "faq",
+                    "using",
+                    "library",
+                    "reference",
+                    "whatsnew",
+                )
+            )
+        ),
+    ),
 )
 
 
@@ -205,8 +259,9 @@ def build(scratch: Path) -> Path:
                 number += 1
                 split = "held_out" if number % HELD_OUT_EVERY == 0 else "train"
                 characters[source.name] += len(document)
-                output.write(json.dumps(
-                    {"source": source.name, "split": split, "text": document}) + "\n")
+                output.write(
+                    json.dumps({"source": source.name, "split": split, "text": document}) + "\n"
+                )
     for source in SOURCES:
         print(f"{source.name:8} {characters[source.name] / 1e6:6.2f} MB  {source.licence}")
     print(f"{'total':8} {characters.total() / 1e6:6.2f} MB  {number} documents")

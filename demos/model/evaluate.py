@@ -50,7 +50,8 @@ class Chat:
         end = self.tokenizer.eos_token_id
         return [
             row[: row.index(end)] if end in row else row
-            for row in output[:, ids.shape[1] :].tolist()]
+            for row in output[:, ids.shape[1] :].tolist()
+        ]
 
     def text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids)
@@ -90,7 +91,9 @@ def held_out_loss(chat: Chat, corpus: Path, window: int = 512) -> tuple[float, f
 def print_recall(chat: Chat, count: int) -> None:
     for tokens in RECALL_LENGTHS:
         accuracy, length = recall_accuracy(chat, tokens, count)
-        print(f"{tokens:5} tokens (mean {length:6.1f}): exact {accuracy:.3f} of {count}", flush=True)
+        print(
+            f"{tokens:5} tokens (mean {length:6.1f}): exact {accuracy:.3f} of {count}", flush=True
+        )
 
 
 def print_samples(chat: Chat) -> None:
@@ -98,7 +101,11 @@ def print_samples(chat: Chat) -> None:
         torch.manual_seed(0)
         (answer,) = chat.answers(
             [{"role": "user", "content": request}],
-            do_sample=True, temperature=0.8, top_k=40, max_new_tokens=300)
+            do_sample=True,
+            temperature=0.8,
+            top_k=40,
+            max_new_tokens=300,
+        )
         print(f"> {request}\n[{len(answer)} tokens] {chat.text(answer)}\n", flush=True)
 
 
@@ -107,14 +114,20 @@ def print_demo(chat: Chat, prompts: Path, count: int) -> None:
     for prompt in json.loads(prompts.read_text()):
         torch.manual_seed(prompt["sampling"]["seed"])
         answers = chat.answers(
-            prompt["messages"], count, do_sample=True,
-            temperature=prompt["sampling"]["temperature"], top_k=prompt["sampling"]["top_k"],
-            max_new_tokens=prompt["max_tokens"])
+            prompt["messages"],
+            count,
+            do_sample=True,
+            temperature=prompt["sampling"]["temperature"],
+            top_k=prompt["sampling"]["top_k"],
+            max_new_tokens=prompt["max_tokens"],
+        )
         lengths = sorted(map(len, answers))
         long = sum(length >= ANSWER_TOKENS for length in lengths)
-        print(f"{prompt['name']}: prompt {chat.count_tokens(prompt['messages'])} tokens, "
-              f"{long}/{count} answers of {ANSWER_TOKENS} tokens or more, shortest {lengths[0]}",
-              flush=True)
+        print(
+            f"{prompt['name']}: prompt {chat.count_tokens(prompt['messages'])} tokens, "
+            f"{long}/{count} answers of {ANSWER_TOKENS} tokens or more, shortest {lengths[0]}",
+            flush=True,
+        )
 
 
 def main() -> None:

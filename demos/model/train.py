@@ -72,18 +72,23 @@ class Trainer:
         self.working = dict(self.model.named_parameters())
         self.master = {
             name: torch.nn.Parameter(weights.detach().float())
-            for name, weights in self.working.items()}
+            for name, weights in self.working.items()
+        }
         matrices = [
-            weights for name, weights in self.master.items()
-            if weights.ndim == 2 and "embed" not in name]
+            weights
+            for name, weights in self.master.items()
+            if weights.ndim == 2 and "embed" not in name
+        ]
         others = [
-            weights for name, weights in self.master.items()
-            if weights.ndim != 2 or "embed" in name]
+            weights for name, weights in self.master.items() if weights.ndim != 2 or "embed" in name
+        ]
         self.optimizers = {
             "muon": torch.optim.Muon(
-                matrices, lr=LEARNING_RATES["muon"], momentum=0.95, weight_decay=0.0),
+                matrices, lr=LEARNING_RATES["muon"], momentum=0.95, weight_decay=0.0
+            ),
             "adamw": torch.optim.AdamW(
-                others, lr=LEARNING_RATES["adamw"], betas=(0.9, 0.95), weight_decay=0.0),
+                others, lr=LEARNING_RATES["adamw"], betas=(0.9, 0.95), weight_decay=0.0
+            ),
         }
         self.tokens = 0
         self.steps = 0
@@ -159,7 +164,8 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     batches = Batches(
-        Tokenizer.from_file(str(out / "tokenizer.json")), scratch / "corpus.jsonl", seed)
+        Tokenizer.from_file(str(out / "tokenizer.json")), scratch / "corpus.jsonl", seed
+    )
     trainer = Trainer()
     rng = batches.rng
     warming_up, copying, stage, exact, prose_loss = True, 0.0, 0, 0.0, 0.0
@@ -185,15 +191,21 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
         trainer.step(rate)
         if trainer.steps % 20 == 0:
             seconds = time.process_time() - started
-            print(f"step {trainer.steps} cpu {seconds:.0f}s tokens {trainer.tokens} "
-                  f"copying {copying:.3f} stage {stage} exact {exact:.3f} "
-                  f"recall {recall_loss:.3f} prose {prose_loss:.3f} rate {rate:.2f}", flush=True)
+            print(
+                f"step {trainer.steps} cpu {seconds:.0f}s tokens {trainer.tokens} "
+                f"copying {copying:.3f} stage {stage} exact {exact:.3f} "
+                f"recall {recall_loss:.3f} prose {prose_loss:.3f} rate {rate:.2f}",
+                flush=True,
+            )
         if time.monotonic() - saved > 240:
             trainer.save(out)
             saved = time.monotonic()
     trainer.save(out)
-    print(f"done: {trainer.steps} steps, {trainer.tokens} tokens, "
-          f"{time.process_time() - started:.0f} CPU seconds", flush=True)
+    print(
+        f"done: {trainer.steps} steps, {trainer.tokens} tokens, "
+        f"{time.process_time() - started:.0f} CPU seconds",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

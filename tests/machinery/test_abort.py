@@ -71,9 +71,7 @@ def _on_entering(
 
 
 @pytest.mark.parametrize("state", CLOUD_STATES, ids=lambda state: state.name)
-def test_cancel_in_every_cloud_state(
-    state: RequestState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_in_every_cloud_state(state: RequestState, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = _on_entering(
         monkeypatch, Session, state, lambda session: session.finish(public.FINISH_REASON_CANCELLED)
     )
@@ -103,9 +101,7 @@ def _cancel_first_session(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize("state", DEVICE_STATES, ids=lambda state: state.name)
-def test_cancel_in_every_device_state(
-    state: DeviceState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_in_every_device_state(state: DeviceState, monkeypatch: pytest.MonkeyPatch) -> None:
     first = state in (D.CONNECTING, D.DEVICE_ONLY)
     seen = _on_entering(
         monkeypatch, Answer, state, lambda answer: answer.end(FinishReason.CANCELLED)

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segue_cloud.kv.layout import KvLayout
+from segue_cloud.kv.layout import Cells, KvLayout
 from segue_protocol.identity import ModelIdentity
 
 CellIndex = npt.NDArray[np.int64]
@@ -27,13 +27,27 @@ class Chunk:
 
     ``cells`` are the cell numbers of the *whole* sequence in position order,
     shape [n_total]; the last ``len(token_ids)`` of them are written by this
-    pass, the others were written before. A ``slice`` stands for consecutive
-    cells. ``positions`` are those of the new tokens.
+    pass, the others were written before. A ``slice`` (with start and stop)
+    stands for consecutive cells. ``positions`` are those of the new tokens,
+    ascending; they may have gaps (a refined prompt keeps its original ones).
     """
 
     token_ids: Sequence[int]
     positions: Sequence[int]
     cells: CellIndex | slice
+
+    @property
+    def total(self) -> int:
+        """Tokens of the whole sequence after this pass."""
+        if isinstance(self.cells, slice):
+            return int(self.cells.stop - self.cells.start)
+        return len(self.cells)
+
+    def cell_numbers(self) -> CellIndex:
+        """``cells`` spelled out, int64 [n_total]."""
+        if isinstance(self.cells, slice):
+            return np.arange(self.cells.start, self.cells.stop)
+        return self.cells
 
 
 class CloudEngine(Protocol):
@@ -48,14 +62,16 @@ class CloudEngine(Protocol):
     @property
     def max_context_tokens(self) -> int: ...
 
-    def forward(
-        self, cells: npt.NDArray[np.generic], chunks: Sequence[Chunk]
-    ) -> npt.NDArray[np.float32]:
+    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
         """Run one ragged batch.
 
         ``cells`` has the shape [layers, 2, n_cells, kv_heads, head_dim] and
-        the layout's dtype; it is written in place, only at the new cells of
-        each chunk. Returns the logits after each chunk's last token, shape
-        [len(chunks), vocab].
+        the layout's storage dtype; it is written in place, only at the new
+        cells of each chunk. Returns the logits after each chunk's last token,
+        shape [len(chunks), vocab]. The same call gives the same bits.
+
+        Raises InvalidRequest for a token id outside the vocabulary,
+        ContextTooLong for a position outside the context, InternalError when
+        cells and chunks contradict each other; nothing is written then.
         """
         ...

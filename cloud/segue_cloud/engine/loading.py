@@ -6,45 +6,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from segue_cloud.engine.paged_attention import NAME
+from segue_cloud.engine.support import require_full_attention, require_supported_type
 from segue_cloud.engine.torch_engine import TorchEngine
 from segue_cloud.kv.layout import KvLayout
-from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
+from segue_protocol.errors import InvalidRequest, Unsupported
 from segue_protocol.identity import ModelIdentity
+from segue_protocol.model_files import read_json
 
-# Families whose attention sees every earlier token, through one plain K and V.
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 NUMERICS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
-def load_engine(path: Path, *, dtype: str = "float32", threads: int = 1) -> TorchEngine:
-    """Load weights and identity of a model directory, offline.
+def load_engine(
+    path: str | Path, *, device: str = "cpu", dtype: str = "float32", threads: int = 1
+) -> TorchEngine:
+    """Load weights and identity of a model directory; offline, no code from it, no pickle.
 
-    Weights stored in a shorter format are widened exactly. Raises NotFound for
-    a missing directory, Unsupported for an architecture this engine cannot
-    serve, InvalidRequest for an unknown dtype.
+    Weights stored in a shorter format are widened exactly. `threads` is set
+    for the whole process. On a `device` other than the CPU the cells stay in
+    host memory. Raises NotFound for a missing file, InvalidRequest for a
+    damaged one or an unknown argument, Unsupported for what this engine or
+    this machine cannot serve.
     """
     if dtype not in NUMERICS:
-        raise InvalidRequest(f"dtype {dtype!r}, expected one of {', '.join(NUMERICS)}")
-    if not (path / "config.json").is_file():
-        raise NotFound(
-            f"{path} has no config.json; expected a Hugging Face model directory",
-            reason="MODEL_FILE_MISSING",
-        )
+        raise InvalidRequest(f"dtype is {dtype!r}, expected one of {', '.join(NUMERICS)}")
+    if threads < 1:
+        raise InvalidRequest(f"threads is {threads}, expected at least 1")
+    target = _device(device)
+    directory = Path(path)
+    require_supported_type(read_json(directory, "config.json"))
+    identity = ModelIdentity.from_directory(directory, numerics=NUMERICS[dtype])
     torch.set_num_threads(threads)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    require_supported(config)
-    model = AutoModelForCausalLM.from_pretrained(
-        path,
-        config=config,
-        dtype=getattr(torch, dtype),
-        attn_implementation=NAME,
-        local_files_only=True,
-    ).eval()
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+        require_full_attention(config)
+        model = _load_weights(directory, config, getattr(torch, dtype))
+    except (OSError, ValueError, TypeError, StrictDataclassError, SafetensorError) as error:
+        raise InvalidRequest(
+            f"the model in {directory} cannot be loaded: {error}; download it again",
+            reason="MODEL_FILE_DAMAGED",
+        ) from error
     layout = KvLayout(
         num_layers=config.num_hidden_layers,
         num_kv_heads=config.num_key_value_heads,
@@ -52,29 +61,39 @@ def load_engine(path: Path, *, dtype: str = "float32", threads: int = 1) -> Torc
         or config.hidden_size // config.num_attention_heads,
         dtype=dtype,
     )
-    identity = ModelIdentity.from_directory(path, numerics=NUMERICS[dtype])
-    return TorchEngine(model, identity, layout)
+    return TorchEngine(model.eval().to(target), identity, layout)
 
 
-def require_supported(config: Any) -> None:
-    """Raise Unsupported, by name, for what the paged attention cannot express."""
-    kind = config.model_type
-    if kind not in SUPPORTED:
+def _load_weights(directory: Path, config: Any, dtype: torch.dtype) -> Any:
+    """The model; ValueError when config and weights do not fit each other.
+
+    transformers only logs tensors that are missing, and serves random numbers
+    in their place.
+    """
+    model, info = AutoModelForCausalLM.from_pretrained(
+        directory,
+        config=config,
+        dtype=dtype,
+        attn_implementation=NAME,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info[what]:
+            raise ValueError(f"{what.replace('_', ' ')} {sorted(map(str, info[what]))[:3]}")
+    return model
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
         raise Unsupported(
-            f"model type {kind!r} is not supported; this engine serves {', '.join(SUPPORTED)} "
-            "with full attention",
-            reason="MODEL_TYPE",
-        )
-    # Qwen states a window it does not use unless use_sliding_window says so.
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True):
-        raise Unsupported(
-            f"this {kind} model attends through a sliding window of {window} tokens; "
-            "only full attention is supported",
-            reason="SLIDING_WINDOW",
-        )
-    if getattr(config, "quantization_config", None) is not None:
-        raise Unsupported(
-            f"this {kind} model is stored quantized; convert it to float32 or bfloat16 first",
-            reason="QUANTIZED",
-        )
+            f"torch {torch.__version__} cannot use the device {name!r} here "
+            f"({str(error).splitlines()[0]}); use 'cpu', or a torch built for that device",
+            reason="DEVICE",
+        ) from error
+    return device

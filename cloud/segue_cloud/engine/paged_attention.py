@@ -21,23 +21,31 @@ from segue_cloud.engine.base import Chunk
 NAME = "segue_paged"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Long:
-    """A chunk of several tokens: rows [start, end) of the batch."""
+    """A chunk of several tokens: rows [start, end) of the batch.
+
+    ``cells`` are those of the whole sequence, a slice where they are
+    consecutive (no gather then). ``mask`` is bool [new, total], None when the
+    whole sequence is new, which is plain causal attention.
+    """
 
     start: int
     end: int
     cells: torch.Tensor | slice
-    total: int
+    mask: torch.Tensor | None
 
 
 class Step:
     """Where the tokens of one forward pass go and what each of them may see.
 
-    ``cells`` is [layers, 2, n_cells, kv_heads, head_dim].
+    ``cells`` is [layers, 2, n_cells, kv_heads, head_dim] in host memory; the
+    model may compute on `device`.
     """
 
-    def __init__(self, cells: torch.Tensor, chunks: Sequence[Chunk]) -> None:
+    def __init__(
+        self, cells: torch.Tensor, chunks: Sequence[Chunk], device: torch.device | str = "cpu"
+    ) -> None:
         self.cells = cells
         writes: list[torch.Tensor] = []
         single: list[torch.Tensor] = []
@@ -46,72 +54,77 @@ class Step:
         row = 0
         for chunk in chunks:
             new = len(chunk.token_ids)
-            if isinstance(chunk.cells, slice):
-                numbers = torch.arange(chunk.cells.start or 0, chunk.cells.stop)
-                source: torch.Tensor | slice = chunk.cells
-            else:
-                source = numbers = torch.from_numpy(chunk.cells.copy())
-            writes.append(numbers[len(numbers) - new :])
+            # Copied because page tables hand out read-only views, which torch warns of.
+            numbers = torch.from_numpy(chunk.cell_numbers().copy())
+            writes.append(numbers[-new:])
             if new == 1:
                 single.append(numbers)
                 single_rows.append(row)
             else:
-                self.long.append(_Long(row, row + new, source, len(numbers)))
+                mask = None
+                if new < chunk.total:
+                    mask = torch.ones(new, chunk.total, dtype=torch.bool, device=device)
+                    mask = mask.tril(chunk.total - new)
+                source = chunk.cells if isinstance(chunk.cells, slice) else numbers
+                self.long.append(_Long(row, row + new, source, mask))
             row += new
-        self.rows = row
-        self.write = torch.cat(writes)
-        self.single_rows = torch.tensor(single_rows)
+        self.write = _as_slice(torch.cat(writes))
+        self.single_rows = torch.tensor(single_rows, device=device)
         self.gather, self.mask = _pad(single)
+        self.mask = None if self.mask is None else self.mask.to(device)
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """Write key and value [rows, kv_heads, d], attend for query [rows, heads, d]."""
-        keys, values = self.cells[layer, 0], self.cells[layer, 1]
-        keys[self.write] = key.to(keys.dtype)
-        values[self.write] = value.to(values.dtype)
-        gqa = query.shape[1] != key.shape[1]
+        planes = self.cells[layer]
+        planes[0, self.write] = key.to(planes.device)
+        planes[1, self.write] = value.to(planes.device)
         if not self.long:
-            return self._attend_single(query, keys, values, scale, gqa)
+            return self._attend_single(planes, query, scale)
         out = torch.empty_like(query)
         if len(self.single_rows):
-            single = query[self.single_rows]
-            out[self.single_rows] = self._attend_single(single, keys, values, scale, gqa)
+            out[self.single_rows] = self._attend_single(planes, query[self.single_rows], scale)
         for chunk in self.long:
-            new = chunk.end - chunk.start
-            mask = None
-            if new != chunk.total:
-                mask = torch.ones(new, chunk.total, dtype=torch.bool, device=query.device)
-                mask = mask.tril(chunk.total - new)
+            keys, values = planes[:, chunk.cells].to(query.device)
             attended = scaled_dot_product_attention(
                 query[chunk.start : chunk.end].transpose(0, 1)[None],
-                keys[chunk.cells].transpose(0, 1)[None].to(query.dtype),
-                values[chunk.cells].transpose(0, 1)[None].to(query.dtype),
-                attn_mask=mask,
-                is_causal=mask is None,
+                keys.transpose(0, 1)[None],
+                values.transpose(0, 1)[None],
+                attn_mask=chunk.mask,
+                is_causal=chunk.mask is None,
                 scale=scale,
-                enable_gqa=gqa,
+                enable_gqa=query.shape[1] != key.shape[1],
             )
             out[chunk.start : chunk.end] = attended[0].transpose(0, 1)
         return out
 
     def _attend_single(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        scale: float,
-        gqa: bool,
+        self, planes: torch.Tensor, query: torch.Tensor, scale: float
     ) -> torch.Tensor:
+        """One new token of each of several sequences; query and result [batch, heads, d]."""
+        batch, longest = self.gather.shape
+        kv_heads, width = planes.shape[2:]
+        gathered = planes.index_select(1, self.gather.view(-1)).to(query.device)
+        keys, values = gathered.view(2, batch, longest, kv_heads, width).transpose(2, 3)
+        # The query heads that share a key head take the place of query
+        # positions: the same products without repeating the keys.
         attended = scaled_dot_product_attention(
-            query[:, :, None],
-            keys[self.gather].transpose(1, 2).to(query.dtype),
-            values[self.gather].transpose(1, 2).to(query.dtype),
+            query.reshape(batch, kv_heads, -1, width),
+            keys,
+            values,
             attn_mask=self.mask,
             scale=scale,
-            enable_gqa=gqa,
         )
-        return attended[:, :, 0]
+        return attended.reshape(query.shape)
+
+
+def _as_slice(numbers: torch.Tensor) -> torch.Tensor | slice:
+    """Consecutive cells as a slice: one block copy instead of a scatter."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first + 1 == len(numbers) and bool((numbers.diff() == 1).all()):
+        return slice(first, last + 1)
+    return numbers
 
 
 def _pad(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -148,4 +161,5 @@ def _attention(
 
 
 AttentionInterface.register(NAME, _attention)
+# The step knows who sees whom; transformers' own mask would be [rows, rows].
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.engine.base import Chunk
-from segue_cloud.kv.layout import KvLayout
+from segue_cloud.engine.checks import check_batch
+from segue_cloud.kv.layout import Cells, KvLayout
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.reference import (
     DEFAULT_VOCAB_SIZE,
@@ -19,25 +20,36 @@ from segue_protocol.reference import (
 
 
 class ReferenceEngine:
+    """A :class:`~segue_cloud.engine.base.CloudEngine` whose logits come from the cells alone.
+
+    The "key" of a token is its id and its "value" its position, so every byte
+    of every cell counts: a cell that was lost, mixed up or changed on its way
+    between workers gives other logits.
+    """
+
     def __init__(
         self, vocab_size: int = DEFAULT_VOCAB_SIZE, max_context_tokens: int = 4096
     ) -> None:
         self.identity: ModelIdentity = reference_identity(vocab_size)
-        self.layout = KvLayout(1, 1, 2, "float64")
+        self.layout = KvLayout(num_layers=1, num_kv_heads=1, head_dim=1, dtype="int64")
         self.max_context_tokens = max_context_tokens
 
-    def forward(
-        self, cells: npt.NDArray[np.generic], chunks: Sequence[Chunk]
-    ) -> npt.NDArray[np.float32]:
+    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+        """See the contract; logits are [len(chunks), vocab]."""
+        vocab_size = self.identity.vocab_size
+        check_batch(
+            cells,
+            chunks,
+            self.layout,
+            vocab_size=vocab_size,
+            max_context_tokens=self.max_context_tokens,
+        )
+        ids, positions = cells[0, 0, :, 0, 0], cells[0, 1, :, 0, 0]
         rows = []
         for chunk in chunks:
-            index = chunk.cells
-            n = len(chunk.token_ids)
-            numbers = np.arange(cells.shape[2])[index] if isinstance(index, slice) else index
-            cells[0, 0, numbers[-n:], 0, 0] = chunk.token_ids
-            cells[0, 0, numbers[-n:], 0, 1] = chunk.positions
-            held = cells[0, 0, numbers, 0].astype(np.int64)
-            rows.append(
-                logits_from_state(state_of(held[:, 0], held[:, 1]), self.identity.vocab_size)
-            )
+            numbers = chunk.cell_numbers()
+            new = numbers[-len(chunk.token_ids) :]
+            ids[new] = chunk.token_ids
+            positions[new] = chunk.positions
+            rows.append(logits_from_state(state_of(ids[numbers], positions[numbers]), vocab_size))
         return np.stack(rows)

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from segue_cloud.engine.base import Chunk
+from segue_cloud.engine.checks import check_batch
 from segue_cloud.engine.paged_attention import Step
 from segue_cloud.kv.layout import Cells, KvLayout
-from segue_protocol.errors import InternalError
 from segue_protocol.identity import ModelIdentity
 
 
@@ -39,34 +39,27 @@ class TorchEngine:
 
     @torch.inference_mode()
     def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
-        """See the contract. Raises InternalError when a chunk contradicts itself."""
-        for chunk in chunks:
-            self._check(chunk)
-        step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks)
+        """See the contract; logits are [len(chunks), vocab]."""
+        check_batch(
+            cells,
+            chunks,
+            self._layout,
+            vocab_size=self._identity.vocab_size,
+            max_context_tokens=self.max_context_tokens,
+        )
+        device = self._model.device
+        # The view turns the 16 stored bits of bfloat16 into numbers; for the
+        # other dtypes it changes nothing.
+        step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks, device)
         ids = [token for chunk in chunks for token in chunk.token_ids]
         positions = [position for chunk in chunks for position in chunk.positions]
         lasts = np.cumsum([len(chunk.token_ids) for chunk in chunks]) - 1
         output = self._model(
-            input_ids=torch.tensor([ids]),
-            position_ids=torch.tensor([positions]),
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
             use_cache=False,
-            logits_to_keep=torch.from_numpy(lasts),
+            logits_to_keep=torch.from_numpy(lasts).to(device),
             step=step,
         )
-        logits: npt.NDArray[np.float32] = output.logits[0].float().numpy()
+        logits: npt.NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return logits
-
-    def _check(self, chunk: Chunk) -> None:
-        new = len(chunk.token_ids)
-        total = (
-            chunk.cells.stop - (chunk.cells.start or 0)
-            if isinstance(chunk.cells, slice)
-            else len(chunk.cells)
-        )
-        if not 0 < new == len(chunk.positions) or new > total:
-            raise InternalError(
-                f"a chunk of {new} ids, {len(chunk.positions)} positions and {total} cells; "
-                "expected as many positions as ids and no more than there are cells"
-            )
-        if min(chunk.token_ids) < 0 or max(chunk.token_ids) >= self._identity.vocab_size:
-            raise InternalError(f"a token id lies outside 0..{self._identity.vocab_size - 1}")

@@ -16,7 +16,7 @@ Cells = npt.NDArray[Any]
 
 # numpy has no bfloat16: its cells are stored as the same 16 bits in a uint16
 # array, which an engine reinterprets (torch: ``.view(torch.bfloat16)``).
-_STORAGE = {
+_STORAGE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(np.uint16),

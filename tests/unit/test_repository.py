@@ -1,0 +1,68 @@
+"""The house rules that a command can see."""
+
+from __future__ import annotations
+
+import ast
+import filecmp
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUBS = ROOT / "protocol" / "segue_protocol" / "stubs"
+
+
+def test_committed_stubs_are_those_of_the_proto_files(tmp_path: Path) -> None:
+    assert shutil.which("make")
+    subprocess.run(["make", "-s", "proto", f"STUBS={tmp_path}"], cwd=ROOT, check=True, timeout=100)
+    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
+    assert len(made) >= 6
+    _, different, missing = filecmp.cmpfiles(
+        tmp_path, STUBS, [str(path) for path in made], shallow=False
+    )
+    assert not different, "run `make proto` and commit"
+    assert not missing, "run `make proto` and commit"
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("protocol/segue_protocol", {"segue_device", "segue_cloud"}),
+        ("device/segue_device", {"segue_cloud"}),
+        ("cloud/segue_cloud", {"segue_device"}),
+    ],
+)
+def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            found = {name.split(".")[0] for name in names} & forbidden
+            assert not found, f"{path} imports {found}"
+
+
+def test_the_device_package_imports_without_its_extras() -> None:
+    """Neither torch nor grpc nor onnxruntime comes along with `import segue_device`."""
+    code = (
+        "import sys; import segue_device, segue_device.engines; "
+        "print([m for m in ('torch', 'grpc', 'onnxruntime', 'transformers') if m in sys.modules])"
+    )
+    import sys
+
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_public_names_are_sorted() -> None:
+    import segue_device
+
+    assert segue_device.__all__ == sorted(segue_device.__all__)
+    for name in segue_device.__all__:
+        assert getattr(segue_device, name) is not None
