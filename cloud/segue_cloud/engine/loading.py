@@ -20,6 +20,7 @@ from segue_protocol.identity import ModelIdentity
 from segue_protocol.model_files import read_json
 
 NUMERICS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+_DEVICES = ("cpu", "cuda", "npu")
 
 
 def load_engine(
@@ -67,10 +68,10 @@ def load_engine(
 def _load_weights(directory: Path, config: Any, dtype: torch.dtype) -> Any:
     """The model; ValueError when config and weights do not fit each other.
 
-    transformers only logs tensors that are missing, and serves random numbers
-    in their place.
+    transformers only logs tensors that are missing, and puts random numbers in
+    their place, or that it has no use for.
     """
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         directory,
         config=config,
         dtype=dtype,
@@ -80,13 +81,16 @@ def _load_weights(directory: Path, config: Any, dtype: torch.dtype) -> Any:
         use_safetensors=True,
         output_loading_info=True,
     )
-    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if info[what]:
-            raise ValueError(f"{what.replace('_', ' ')} {sorted(map(str, info[what]))[:3]}")
+    model, info = loaded
+    for what in ("missing", "mismatched", "unexpected"):
+        if found := info[f"{what}_keys"]:
+            raise ValueError(f"{what} tensors, e.g. {min(map(str, found))}")
     return model
 
 
 def _device(name: str) -> torch.device:
+    if name.partition(":")[0] not in _DEVICES:
+        raise InvalidRequest(f"device is {name!r}, expected one of {', '.join(_DEVICES)}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -181,6 +181,9 @@ class Session:
 
     def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
         """A worker's tokens; dropped and counted unless they are the current writer's next."""
+        if self.finished:
+            self.log.dropped += len(ids)
+            return
         if not self.log.append(epoch, index, ids):
             return
         if self.measured.first_token_s is None:
