@@ -1,6 +1,7 @@
 """Segue on the device: answers that start in the cloud and go on here."""
 
-from segue_device.client import AnswerStream, AsyncClient, Mode
+from segue_device.answer_stream import AnswerStream
+from segue_device.client import AsyncClient, Mode
 from segue_device.events import (
     Done,
     Event,

@@ -16,7 +16,6 @@ import anyio
 import numpy as np
 import onnx
 import pytest
-import tiny_llama
 
 from segue_device import convert
 from segue_device.engines import (
@@ -40,6 +39,7 @@ from segue_protocol.errors import (
 )
 from segue_protocol.reference import reference_logits
 from segue_protocol.timeline import DeviceProfile
+from tests.contract import tiny_llama
 
 BUILDER_MISSING = [name for name in convert._MODULES if importlib.util.find_spec(name) is None]
 CHUNK = 16

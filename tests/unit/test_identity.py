@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_directory import byte_level_tokenizer, write_model
 
 from segue_protocol.errors import IdentityMismatch, InvalidRequest, NotFound, Unsupported
 from segue_protocol.identity import (
@@ -19,6 +18,7 @@ from segue_protocol.identity import (
     exactness_level,
     require_shared_log,
 )
+from tests.unit.model_directory import byte_level_tokenizer, write_model
 
 OURS = ModelIdentity(
     model="ours",

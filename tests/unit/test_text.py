@@ -7,11 +7,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from model_directory import byte_level_tokenizer
 
 from segue_protocol.errors import InvalidRequest, Unsupported
 from segue_protocol.text import TextStream
 from segue_protocol.vocabulary import Vocabulary
+from tests.unit.model_directory import byte_level_tokenizer
 
 # One token a byte, two that hold several, one special.
 WORDS = (b"ab", "\u00e9\u20ac".encode())

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_directory import write_model
 
 from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
 from segue_protocol.tokenizer import ChatTokenizer
+from tests.unit.model_directory import write_model
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -88,8 +88,6 @@ class Observer(Protocol):
 
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
-    def observe_slot(self, slot_s: float) -> None: ...
-
     def decoding_on(self, stream: DecodeStream | None) -> None:
         """Where credits go from now on."""
         ...
@@ -213,10 +211,8 @@ async def _follow(
             observer.append(event.tokens.epoch, event.tokens.index, event.tokens.ids)
         elif kind == "parked":
             parked = True
-            observer.observe_slot(event.parked.slot_s)
             observer.enter(RequestState.PARKED)
         elif kind == "ended":
-            observer.observe_slot(event.ended.slot_s)
             return Outcome.COMPLETE
         elif kind == "evicted":
             return Outcome.EVICTED

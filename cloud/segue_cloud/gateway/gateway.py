@@ -123,7 +123,7 @@ class Gateway:
             output=session.log.ids,
             credit_through=session.credit,
             finish_reason=session.finish_reason or public.FINISH_REASON_UNSPECIFIED,
-            steps=session.steps,
+            steps=session.measured.steps,
         )
 
     async def get_cluster(self, request: private.GetClusterRequest) -> private.ClusterStatus:

@@ -11,9 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-import anyio
 
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Membership
@@ -26,6 +23,7 @@ from segue_cloud.gateway.attempt import (
     run_attempt,
 )
 from segue_cloud.gateway.log import CloudLog
+from segue_cloud.gateway.measured import Measured
 from segue_cloud.gateway.state import ACTIONS, Action, RequestState, require_transition
 from segue_protocol.errors import OutOfRange, ProtocolError, SegueError, Unavailable
 from segue_protocol.identity import ModelIdentity
@@ -35,19 +33,6 @@ from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
 
 MAX_LOSSES = 4
-
-
-@dataclass(slots=True)
-class Measured:
-    """Durations of one answer on the gateway's clock, and what had to be done twice."""
-
-    created_s: float = field(default_factory=anyio.current_time)
-    first_token_s: float | None = None
-    waiting_s: float = 0.0
-    prefill_s: float = 0.0
-    transfer_s: float = 0.0
-    slot_s: float = 0.0
-    recomputed_tokens: int = 0
 
 
 class Session:
@@ -79,7 +64,6 @@ class Session:
         self.finish_reason: public.FinishReason | None = None
         self.error: SegueError | None = None
         self.prefix_mismatches = 0
-        self.steps: list[public.LifeStep] = []
         self.discarded = 0
         self._text = text
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
@@ -170,14 +154,11 @@ class Session:
         if self.finished or state is self.state:
             return
         require_transition(self.state, state)
-        if state is RequestState.PREFILLING and self.measured.first_token_s is None:
-            self.measured.waiting_s = anyio.current_time() - self.measured.created_s
+        self.measured.entered(state)
         self.state = state
 
     def step(self, name: str, pid: int) -> None:
-        """Remember a step of this answer's life (DESIGN 3)."""
-        at_s = anyio.current_time() - self.measured.created_s
-        self.steps.append(public.LifeStep(name=name, pid=pid, at_s=at_s))
+        self.measured.step(name, pid)
 
     def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
         """A worker's tokens; dropped and counted unless they are the current writer's next."""
@@ -186,8 +167,7 @@ class Session:
             return
         if not self.log.append(epoch, index, ids):
             return
-        if self.measured.first_token_s is None:
-            self.measured.first_token_s = anyio.current_time()
+        self.measured.appended()
         if self._text is not None:
             for token in ids:
                 self._text_of.append(self._text.push(token))
@@ -200,9 +180,6 @@ class Session:
 
     def observe_transfer(self, pulled: private.Pulled) -> None:
         self.measured.transfer_s += pulled.transfer_s
-
-    def observe_slot(self, slot_s: float) -> None:
-        self.measured.slot_s = max(self.measured.slot_s, slot_s)
 
     def decoding_on(self, stream: DecodeStream | None) -> None:
         self._decode = stream
@@ -274,6 +251,7 @@ class Session:
         if reason == public.FINISH_REASON_TAKEN_OVER:
             self.step("take over", os.getpid())
         self.step("finish", os.getpid())
+        self.measured.entered(RequestState.FINISHED)
         self.state = RequestState.FINISHED
         if self._run_task is not None:
             self._run_task.cancel()  # closes the worker streams, which frees what they hold
@@ -314,8 +292,6 @@ class Session:
 
     def finish_message(self) -> public.Finish:
         """What every reader learns last."""
-        measured = self.measured
-        first = measured.first_token_s
         assert self.finish_reason is not None
         return public.Finish(
             reason=self.finish_reason,
@@ -323,13 +299,7 @@ class Session:
             usage=public.CloudUsage(
                 prompt_tokens=len(self.request.prompt_ids),
                 cloud_tokens=len(self.log) + self.discarded - self.log.prefix_length,
-                recomputed_tokens=measured.recomputed_tokens,
+                recomputed_tokens=self.measured.recomputed_tokens,
             ),
-            timings=public.CloudTimings(
-                waiting_s=measured.waiting_s,
-                prefill_s=measured.prefill_s,
-                transfer_s=measured.transfer_s,
-                decode_s=anyio.current_time() - first if first is not None else 0.0,
-                slot_s=measured.slot_s,
-            ),
+            timings=self.measured.timings(),
         )

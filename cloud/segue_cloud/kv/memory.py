@@ -45,7 +45,9 @@ class MemoryFile:
     of the mapping, writable in the process that created the file only.
     """
 
-    def __init__(self, mapping: mmap.mmap, *, pid: int, descriptor: int, owned: bool) -> None:
+    def __init__(
+        self, mapping: mmap.mmap, status: os.stat_result, *, pid: int, descriptor: int, owned: bool
+    ) -> None:
         _, _, slots, incarnation, data_bytes = _HEADER.unpack_from(mapping)
         self.pid = pid
         self.descriptor = descriptor
@@ -57,7 +59,7 @@ class MemoryFile:
             mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
         )
         self._mapping = mapping
-        self._file = _file_number(os.stat(_path(pid, descriptor)))
+        self._file = _file_number(status)
         self._closed = False
         self._owned = owned  # a process may also attach to its own file
 
@@ -84,7 +86,8 @@ class MemoryFile:
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             mapping = mmap.mmap(descriptor, 0)
             _HEADER.pack_into(mapping, 0, _MAGIC, VERSION, slots, incarnation, data_bytes)
-            return cls(mapping, pid=os.getpid(), descriptor=descriptor, owned=True)
+            status = os.fstat(descriptor)
+            return cls(mapping, status, pid=os.getpid(), descriptor=descriptor, owned=True)
         except BaseException:
             os.close(descriptor)
             raise
@@ -115,12 +118,9 @@ class MemoryFile:
             raise _peer_gone(pid, descriptor) from error
         try:
             mapping = _map_verified(opened, pid, incarnation)
+            return cls(mapping, os.fstat(opened), pid=pid, descriptor=descriptor, owned=False)
         finally:
             os.close(opened)
-        try:
-            return cls(mapping, pid=pid, descriptor=descriptor, owned=False)
-        except FileNotFoundError as error:
-            raise _peer_gone(pid, descriptor) from error
 
     def require_owner_alive(self) -> None:
         """Raise TransferError (KV_PEER_GONE) once the owner has closed the file or ended.

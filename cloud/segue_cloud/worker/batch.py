@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-import anyio
-
 from segue_cloud.engine.base import Chunk, CloudEngine
 from segue_cloud.kv.pages import PagePool, PageTable
 from segue_cloud.worker.compute import Compute
@@ -65,7 +63,6 @@ class Batch:
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out for good and free its pages. Idempotent."""
         if sequence.phase is Phase.RUNNING:
-            self._stop(sequence)
             self._running.remove(sequence)
         self._parked.pop(sequence, None)
         sequence.phase = Phase.OVER
@@ -138,12 +135,9 @@ class Batch:
             if reason is not None:
                 self.remove(sequence)
                 sequence.events.put_nowait(
-                    private.DecodeResponse(
-                        ended=private.Ended(reason=reason, slot_s=sequence.slot_s)
-                    )
+                    private.DecodeResponse(ended=private.Ended(reason=reason))
                 )
             elif not sequence.has_credit:
-                self._stop(sequence)
                 self._running.remove(sequence)
                 self._park(sequence)
 
@@ -151,21 +145,14 @@ class Batch:
 
     def _start(self, sequence: Sequence) -> None:
         sequence.phase = Phase.RUNNING
-        sequence.running_since_s = anyio.current_time()
         self._running.append(sequence)
         self._work.set()
-
-    def _stop(self, sequence: Sequence) -> None:
-        sequence.slot_s += anyio.current_time() - sequence.running_since_s
 
     def _park(self, sequence: Sequence) -> None:
         sequence.phase = Phase.PARKED
         self._parked[sequence] = None
-        sequence.events.put_nowait(
-            private.DecodeResponse(
-                parked=private.Parked(length=len(sequence.output_ids), slot_s=sequence.slot_s)
-            )
-        )
+        parked = private.Parked(length=len(sequence.output_ids))
+        sequence.events.put_nowait(private.DecodeResponse(parked=parked))
 
     def _free(self, sequence: Sequence) -> None:
         if sequence.freed:

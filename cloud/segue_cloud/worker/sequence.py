@@ -33,8 +33,6 @@ class Sequence:
     max_tokens: int
     table: PageTable
     phase: Phase = Phase.PARKED
-    running_since_s: float = 0.0
-    slot_s: float = 0.0
     freed: bool = False
     events: asyncio.Queue[private.DecodeResponse] = field(default_factory=asyncio.Queue)
 

@@ -229,12 +229,10 @@ class DecodedTokens(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Parked(_message.Message):
-    __slots__ = ("length", "slot_s")
+    __slots__ = ("length",)
     LENGTH_FIELD_NUMBER: _ClassVar[int]
-    SLOT_S_FIELD_NUMBER: _ClassVar[int]
     length: int
-    slot_s: float
-    def __init__(self, length: _Optional[int] = ..., slot_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, length: _Optional[int] = ...) -> None: ...
 
 class Evicted(_message.Message):
     __slots__ = ()
@@ -247,12 +245,10 @@ class ExtensionRefused(_message.Message):
     def __init__(self, through: _Optional[int] = ...) -> None: ...
 
 class Ended(_message.Message):
-    __slots__ = ("reason", "slot_s")
+    __slots__ = ("reason",)
     REASON_FIELD_NUMBER: _ClassVar[int]
-    SLOT_S_FIELD_NUMBER: _ClassVar[int]
     reason: _split_inference_pb2.FinishReason
-    slot_s: float
-    def __init__(self, reason: _Optional[_Union[_split_inference_pb2.FinishReason, str]] = ..., slot_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, reason: _Optional[_Union[_split_inference_pb2.FinishReason, str]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

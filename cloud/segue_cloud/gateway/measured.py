@@ -1,0 +1,62 @@
+"""What one answer took, on the gateway's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import anyio
+
+from segue_cloud.gateway.state import RequestState
+from segue_protocol.wire import public
+
+
+@dataclass(slots=True)
+class Measured:
+    """Durations, the named steps, and what had to be done twice."""
+
+    created_s: float = field(default_factory=anyio.current_time)
+    first_token_s: float | None = None
+    ended_s: float | None = None
+    waiting_s: float = 0.0
+    prefill_s: float = 0.0
+    transfer_s: float = 0.0
+    slot_s: float = 0.0
+    recomputed_tokens: int = 0
+    steps: list[public.LifeStep] = field(default_factory=list)
+    _decoding_since_s: float | None = None
+
+    def step(self, name: str, pid: int) -> None:
+        """A named step of the answer's life (DESIGN 3), taken by process `pid`."""
+        at_s = anyio.current_time() - self.created_s
+        self.steps.append(public.LifeStep(name=name, pid=pid, at_s=at_s))
+
+    def entered(self, state: RequestState) -> None:
+        """Account for the time in the state that ends now."""
+        now_s = anyio.current_time()
+        if self._decoding_since_s is not None:
+            self.slot_s += now_s - self._decoding_since_s
+            self._decoding_since_s = None
+        if state is RequestState.DECODING:
+            self._decoding_since_s = now_s
+        elif state is RequestState.PREFILLING and self.first_token_s is None:
+            self.waiting_s = now_s - self.created_s
+        elif state is RequestState.FINISHED:
+            self.ended_s = now_s
+
+    def appended(self) -> None:
+        """A token came."""
+        if self.first_token_s is None:
+            self.first_token_s = anyio.current_time()
+
+    def timings(self) -> public.CloudTimings:
+        """The account a device gets at the end."""
+        decode_s = 0.0
+        if self.first_token_s is not None and self.ended_s is not None:
+            decode_s = self.ended_s - self.first_token_s
+        return public.CloudTimings(
+            waiting_s=self.waiting_s,
+            prefill_s=self.prefill_s,
+            transfer_s=self.transfer_s,
+            decode_s=decode_s,
+            slot_s=self.slot_s,
+        )

@@ -1,0 +1,234 @@
+"""Pulling KV from another process: what arrives is what was sent, or a reason says why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue_cloud.kv import transfer
+from segue_cloud.kv.contiguous import SlotPool
+from segue_cloud.kv.digest import SAMPLES, digest_cells, sample_rows
+from segue_cloud.kv.layout import KvLayout
+from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.transfer import KvPuller
+from segue_protocol.errors import InternalError, InvalidRequest, TransferError
+from segue_protocol.wire import private
+from tests.unit.kv_sender import Sender, random_cells
+
+LAYOUT = KvLayout(num_layers=3, num_kv_heads=2, head_dim=8, dtype="float32")
+TOKENS = 21
+
+
+class Receiver:
+    """A page pool in which every other request sits in the way."""
+
+    def __init__(self, layout: KvLayout = LAYOUT, pages: int = 16, page_tokens: int = 4) -> None:
+        self.pool = PagePool(layout, pages, page_tokens)
+        self.puller = KvPuller()
+
+    def pull(self, ticket: private.KvTicket, **options) -> transfer.TransferResult:
+        table = self.pool.reserve(TOKENS)
+        self.numbers = table.cells(TOKENS)
+        try:
+            return self.puller.pull(
+                ticket, self.pool.layout, self.pool.cells, self.numbers, **options
+            )
+        finally:
+            self.pool.free(table)
+
+    def refuse(self, ticket: private.KvTicket, **options) -> TransferError:
+        with pytest.raises(TransferError) as raised:
+            self.pull(ticket, **options)
+        assert self.puller.attachments == 0, "a failed attachment must not be kept"
+        return raised.value
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.puller.close()
+    made.pool.check_integrity()
+    made.pool.close()
+
+
+@pytest.fixture
+def local():
+    """A sender in this process: (pool, slot, ticket)."""
+    pool = SlotPool(LAYOUT, slots=2, max_tokens=64)
+    slot = pool.acquire(TOKENS)
+    slot.cells[:] = random_cells(LAYOUT, TOKENS, 1)
+    yield pool, slot, slot.ticket("full")
+    pool.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtype: str) -> None:
+    layout = replace(LAYOUT, dtype=dtype)
+    receiver = Receiver(layout)
+    receiver.pool.cells[:] = 42
+    with Sender() as sender:
+        for seed in (1, 2):
+            ticket = sender.random_ticket(layout, TOKENS, seed)
+            assert ticket.pid == sender.pid
+            moved = receiver.pull(ticket, digest="full")
+            assert moved.bytes == TOKENS * layout.bytes_per_token
+            assert moved.seconds > 0
+            arrived = receiver.pool.cells[:, :, receiver.numbers]
+            assert (arrived == random_cells(layout, TOKENS, seed)).all()
+        untouched = np.ones(receiver.pool.cells.shape[2], bool)
+        untouched[receiver.numbers] = False
+        assert receiver.puller.attachments == 1
+    assert (np.diff(receiver.numbers) != 1).any()
+    assert (receiver.pool.cells[:, :, untouched] == 42).any()
+    receiver.puller.close()
+    receiver.puller.close()
+    assert receiver.puller.attachments == 0
+
+
+def test_a_sender_that_was_killed_is_gone_also_when_attached(receiver) -> None:
+    with Sender() as sender:
+        ticket = sender.random_ticket(LAYOUT, TOKENS, 1)
+        receiver.pull(ticket)
+        sender.kill()
+        assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
+        assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
+    assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
+
+
+def test_memory_of_a_dead_sender_is_given_up_when_the_next_one_comes(receiver) -> None:
+    with Sender() as first, Sender() as second:
+        receiver.pull(first.random_ticket(LAYOUT, TOKENS, 1))
+        first.kill()
+        receiver.pull(second.random_ticket(LAYOUT, TOKENS, 2))
+        assert receiver.puller.attachments == 1
+
+
+def test_a_released_slot_makes_its_ticket_stale(receiver) -> None:
+    with Sender() as sender:
+        ticket = sender.random_ticket(LAYOUT, TOKENS, 1)
+        receiver.pull(ticket)
+        sender.release(ticket.slot)
+        assert receiver.refuse(ticket).reason == "KV_STALE"
+        again = sender.random_ticket(LAYOUT, TOKENS, 2)
+        assert again.slot == ticket.slot
+        assert receiver.refuse(ticket).reason == "KV_STALE"
+        receiver.pull(again, digest="full")
+
+
+def test_a_slot_released_during_the_copy_is_noticed(receiver, local, monkeypatch) -> None:
+    pool, slot, ticket = local
+    copy = transfer._copy
+
+    def released_meanwhile(*args) -> None:
+        copy(*args)
+        pool.release(slot)
+
+    monkeypatch.setattr(transfer, "_copy", released_meanwhile)
+    assert receiver.refuse(ticket, digest="off").reason == "KV_STALE"
+
+
+def test_another_incarnation_at_the_same_pid(receiver, local) -> None:
+    ticket = local[2]
+    ticket.incarnation = bytes(16)
+    assert receiver.refuse(ticket).reason == "KV_INCARNATION"
+
+
+@pytest.mark.parametrize(
+    ("factor", "value"),
+    [("num_layers", 4), ("num_kv_heads", 1), ("head_dim", 16), ("dtype", "bfloat16")],
+)
+def test_a_differing_layout_is_named(receiver, local, factor, value) -> None:
+    ticket = local[2]
+    setattr(ticket.layout, factor, value)
+    error = receiver.refuse(ticket)
+    assert error.reason == "KV_LAYOUT"
+    assert f"differ in {factor}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda ticket: setattr(ticket, "token_count", 20), "covers 20 tokens, 21 were expected"),
+        (lambda ticket: ticket.layers.pop(), "2 layers, not 3"),
+        (lambda ticket: setattr(ticket.layers[1], "length_bytes", 8), "layer 1 has 8 bytes"),
+        (lambda ticket: setattr(ticket.layers[1], "offset_bytes", 2), "inside a number"),
+        (lambda ticket: setattr(ticket.layers[2], "offset_bytes", 1 << 40), "it ends at byte"),
+        (lambda ticket: setattr(ticket, "slot", 7), "slot 7 does not exist"),
+    ],
+)
+def test_a_ticket_that_contradicts_itself(receiver, local, damage, message) -> None:
+    damage(local[2])
+    error = receiver.refuse(local[2])
+    assert error.reason == "KV_TICKET"
+    assert message in error.message
+
+
+def test_a_changed_byte_fails_the_full_digest(receiver, local) -> None:
+    _, slot, ticket = local
+    slot.cells.view(np.uint8)[1, 1, 13, 1, 5] ^= 1
+    assert receiver.refuse(ticket, digest="full").reason == "KV_DIGEST"
+    assert receiver.refuse(ticket, digest="sampled").reason == "KV_DIGEST"
+    receiver.pull(ticket, digest="off")
+
+
+@pytest.mark.parametrize("page", range(6))
+def test_a_lost_page_fails_the_sampled_digest(receiver, local, monkeypatch, page: int) -> None:
+    copy = transfer._copy
+
+    def without_a_page(layers, pool_cells, numbers) -> None:
+        copy(layers, pool_cells, numbers)
+        pool_cells[:, :, numbers[page * 4 : page * 4 + 4]] = 0
+
+    monkeypatch.setattr(transfer, "_copy", without_a_page)
+    assert receiver.refuse(local[1].ticket("sampled")).reason == "KV_DIGEST"
+
+
+def test_a_weaker_digest_than_required_is_refused(receiver, local) -> None:
+    error = receiver.refuse(local[1].ticket("sampled"), digest="full")
+    assert error.reason == "KV_DIGEST"
+    assert "configure sender and receiver alike" in error.message
+    assert receiver.refuse(local[1].ticket("off")).reason == "KV_DIGEST"
+    receiver.pull(local[1].ticket("full"), digest="sampled")
+
+
+def test_wrong_arguments_are_not_the_tickets_fault(receiver, local) -> None:
+    ticket, pool = local[2], receiver.pool
+    numbers = np.arange(TOKENS)
+    with pytest.raises(InvalidRequest, match="'half'"):
+        receiver.puller.pull(ticket, LAYOUT, pool.cells, numbers, digest="half")
+    for cells, where in (
+        (pool.cells[:2], numbers),
+        (pool.cells.view(np.uint32), numbers),
+        (pool.cells, numbers + 60),
+        (pool.cells, numbers - 1),
+    ):
+        with pytest.raises(InternalError):
+            receiver.puller.pull(ticket, LAYOUT, cells, where)
+
+
+@given(st.data())
+def test_a_digest_does_not_depend_on_where_the_tokens_lie(data) -> None:
+    tokens = data.draw(st.integers(1, 40))
+    kind = data.draw(st.sampled_from(["sampled", "full"]))
+    numbers = np.array(data.draw(st.permutations(range(50)))[:tokens])
+    cells = random_cells(LAYOUT, tokens, tokens)
+    scattered = np.zeros(LAYOUT.shape(50), np.float32)
+    scattered[:, :, numbers] = cells
+    expected = digest_cells(cells, None, LAYOUT, kind)
+    assert digest_cells(scattered, numbers, LAYOUT, kind) == expected
+    changed = replace(LAYOUT, head_dim=9)
+    assert digest_cells(cells, None, changed, kind) != expected
+
+
+@given(tokens=st.integers(1, 10_000), planes=st.integers(2, 64))
+def test_sampled_rows_exist_and_spread_over_the_planes(tokens: int, planes: int) -> None:
+    rows = sample_rows(tokens, planes)
+    assert rows.shape == (planes, SAMPLES)
+    assert rows.min() == 0
+    assert rows.max() < tokens
+    assert len(np.unique(rows)) == min(tokens, planes * SAMPLES)
