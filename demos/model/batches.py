@@ -56,6 +56,7 @@ class Batches:
     def __init__(self, tokenizer: Tokenizer, corpus: Path, seed: int) -> None:
         self.tokenizer = tokenizer
         self.rng = random.Random(seed)
+        self._generator = torch.Generator().manual_seed(seed)
         self.documents: list[list[list[int]]] = []  # document -> sentences -> token ids
         self.held_out: list[list[int]] = []
         self.fillers: list[str] = []
@@ -88,13 +89,16 @@ class Batches:
         ]
 
     def repeated(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random sequences said three times or more: the shortest way to a head that copies."""
-        length = 96
+        """Random sequences said three times: the shortest way to a head that copies.
+
+        Two details decide whether copying appears at all: a token stands once in a sequence, and
+        the rows end after the third time. (Filling rows with further repeats did not work.)
+        """
         period = self.rng.randint(8, 32)
-        rows = BATCH_TOKENS // length
-        picks = [self.rng.randrange(len(self.recall_vocabulary)) for _ in range(rows * period)]
-        once = self.recall_vocabulary[torch.tensor(picks)].view(rows, period)
-        ids = once.repeat(1, length // period + 1)[:, :length].contiguous()
+        rows = BATCH_TOKENS // (3 * period)
+        orders = torch.rand(rows, len(self.recall_vocabulary), generator=self._generator)
+        once = self.recall_vocabulary[orders.argsort(1)[:, :period]]
+        ids = once.repeat(1, 3)
         classes = torch.zeros_like(ids)
         classes[:, period + 1 :] = DIGIT
         return ids, classes

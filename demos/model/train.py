@@ -54,6 +54,7 @@ CURRICULUM = (
     RecallShape(1024, (4, 8), (100, 750)),
     RecallShape(2048, (4, 10), (200, 1780)),
 )
+COMPILED_ROWS = {shape.row for shape in CURRICULUM}
 ADVANCE_AT = 0.85
 """Moving average of exact answers at which the next recall shape begins."""
 COPYING_AT = 0.93
@@ -92,9 +93,9 @@ class Trainer:
         }
         self.tokens = 0
         self.steps = 0
-        self._hidden = torch.compile(self._eager_hidden, dynamic=False)
+        self._compiled = torch.compile(self._eager, dynamic=False)
 
-    def _eager_hidden(self, ids: torch.Tensor) -> torch.Tensor:
+    def _eager(self, ids: torch.Tensor) -> torch.Tensor:
         return self.model.model(input_ids=ids, use_cache=False).last_hidden_state
 
     def backward(self, ids: torch.Tensor, classes: torch.Tensor) -> dict[int, tuple[float, float]]:
@@ -103,7 +104,9 @@ class Trainer:
         The accuracy of digits is that of whole codes where the batch is a recall batch.
         """
         self.tokens += ids.numel()
-        hidden = self._hidden(ids)[:, :-1]
+        # Compiling pays for the few fixed row lengths, not for the many of the warm-up.
+        forward = self._compiled if ids.shape[1] in COMPILED_ROWS else self._eager
+        hidden = forward(ids)[:, :-1]
         target_classes = classes[:, 1:]
         chosen = target_classes > 0
         logits = functional.linear(hidden[chosen], self.working["model.embed_tokens.weight"])
@@ -185,9 +188,9 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
             if exact > ADVANCE_AT and stage < len(CURRICULUM) - 1:
                 stage, exact = stage + 1, 0.0
                 print(f"stage {stage}: {CURRICULUM[stage]}", flush=True)
-        row = 2048 if stage == len(CURRICULUM) - 1 and rng.random() < 0.15 else 512
-        loss, _ = trainer.backward(*batches.prose(row))[PROSE]
-        prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
+            row = 2048 if stage == len(CURRICULUM) - 1 and rng.random() < 0.15 else 512
+            loss, _ = trainer.backward(*batches.prose(row))[PROSE]
+            prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
         trainer.step(rate)
         if trainer.steps % 20 == 0:
             seconds = time.process_time() - started

@@ -71,6 +71,7 @@ def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtyp
     layout = replace(LAYOUT, dtype=dtype)
     receiver = Receiver(layout)
     receiver.pool.cells[:] = 42
+    untouched = np.ones(receiver.pool.cells.shape[2], bool)
     with Sender() as sender:
         for seed in (1, 2):
             ticket = sender.random_ticket(layout, TOKENS, seed)
@@ -78,13 +79,13 @@ def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtyp
             moved = receiver.pull(ticket, digest="full")
             assert moved.bytes == TOKENS * layout.bytes_per_token
             assert moved.seconds > 0
+            assert (np.diff(receiver.numbers) != 1).any()
             arrived = receiver.pool.cells[:, :, receiver.numbers]
             assert (arrived == random_cells(layout, TOKENS, seed)).all()
-        untouched = np.ones(receiver.pool.cells.shape[2], bool)
-        untouched[receiver.numbers] = False
+            untouched[receiver.numbers] = False
         assert receiver.puller.attachments == 1
-    assert (np.diff(receiver.numbers) != 1).any()
-    assert (receiver.pool.cells[:, :, untouched] == 42).any()
+    assert untouched.sum() == 64 - 2 * TOKENS
+    assert (receiver.pool.cells[:, :, untouched] == 42).all()
     receiver.puller.close()
     receiver.puller.close()
     assert receiver.puller.attachments == 0

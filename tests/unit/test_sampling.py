@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from segue_protocol.errors import InternalError, InvalidRequest, Unsupported
 from segue_protocol.exactmath import exact_exp, exact_log
 from segue_protocol.philox import gumbels, uniforms
 from segue_protocol.sampling import Sampled, Sampling, sample
+from tests.unit import torch_sampler
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "protocol/segue_protocol/vectors/sampling.json"
@@ -82,8 +84,6 @@ def test_javascript_reproduces_the_vectors() -> None:
 def test_torch_chooses_the_same_with_the_same_margin(
     sampling: Sampling, vocabulary: int, spread: float, whole: bool, index: int, row: int
 ) -> None:
-    torch = pytest.importorskip("torch")
-    torch_sampler = pytest.importorskip("torch_sampler")
     generator = np.random.default_rng(row)
     logits = (generator.normal(size=vocabulary) * spread).astype(np.float32)
     if whole:  # many ties

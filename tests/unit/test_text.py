@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,7 +108,6 @@ def test_bad_stop_strings_are_refused(stop: list[str]) -> None:
 
 
 def test_byte_level_table_agrees_with_the_library() -> None:
-    tokenizers = pytest.importorskip("tokenizers")
     spec = byte_level_tokenizer()
     vocabulary = Vocabulary.from_tokenizer_json(spec)
     library = tokenizers.Tokenizer.from_str(json.dumps(spec))

@@ -1,0 +1,30 @@
+"""Small models in every form, made once a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segue_device import convert
+from tests.contract import tiny_llama
+
+
+@pytest.fixture(scope="session")
+def hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_llama.write_hf_model(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def onnx_dir(hf_dir: Path) -> Path:
+    directory = hf_dir.parent / "onnx"
+    tiny_llama.write_onnx_model(hf_dir, directory)
+    convert.expose_positions(directory / "model.onnx")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def built_dir(hf_dir: Path) -> Path:
+    return convert.convert_to_onnx(hf_dir, hf_dir.parent / "built")
