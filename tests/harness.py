@@ -111,6 +111,7 @@ async def reference_cloud(
     try:
         yield cloud
         await gateway.aclose()
+        await asyncio.sleep(2 * step_s)  # pages in use by a running step are freed after it
         cloud.check_idle()
     finally:
         loop.cancel()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import recall
@@ -37,6 +39,11 @@ class RecallShape:
     row: int
     facts: tuple[int, int]
     filler: tuple[int, int]
+
+
+def joined(pieces: Iterable[list[int]]) -> list[int]:
+    """The token ids of consecutive pieces."""
+    return list(chain.from_iterable(pieces))
 
 
 def tensors(rows: list[Row], length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,7 +130,7 @@ class Batches:
         before, after = fact.question.rsplit("-", 1)
         question = [head + self.encode(before + "-"), self.encode(after[:-1]), self.encode("?")]
         answer = self.encode(fact.statement)
-        ids = [*sum(question, []), EOS, ASSISTANT, *answer, EOS]
+        ids = [*joined(question), EOS, ASSISTANT, *answer, EOS]
         # The animal follows from the adjective, so the question itself is worth learning from.
         classes = [0] * len(question[0]) + [ECHO] * len(question[1]) + [0] * len(question[2])
         digits = recall.CODE_DIGITS
@@ -182,7 +189,7 @@ class Batches:
     def passage(self, row: int) -> Row:
         """A chat turn answered by a passage of prose, or a plain piece of a document."""
         if self.rng.random() < 0.3:
-            text = self.tokenizer.decode(sum(self._sentences(row), [])).strip()
+            text = self.tokenizer.decode(joined(self._sentences(row))).strip()
             ids = [BOS, *self.encode(text)]
             return ids, [PROSE] * len(ids)
         target = self.rng.randint(220, 420)
@@ -196,10 +203,10 @@ class Batches:
             while used < len(sentences) - 1 and len(prompt) < given:
                 prompt += sentences[used]
                 used += 1
-            passage = self.tokenizer.decode(sum(sentences[used:], [])).strip()
+            passage = self.tokenizer.decode(joined(sentences[used:])).strip()
             request = f"Continue this text: {self.tokenizer.decode(prompt).strip()}"
         else:
-            passage = self.tokenizer.decode(sum(self._sentences(target), [])).strip()
+            passage = self.tokenizer.decode(joined(self._sentences(target))).strip()
             request = f"Write about {self._topic(passage)}."
         ids = [BOS, *self._system(), USER, *notes]
         silent = len(ids)

@@ -14,205 +14,61 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-ADJECTIVES = tuple(
-    [
-        "amber",
-        "azure",
-        "brave",
-        "calm",
-        "clever",
-        "coral",
-        "crimson",
-        "dapper",
-        "dusty",
-        "eager",
-        "fancy",
-        "gentle",
-        "golden",
-        "happy",
-        "hollow",
-        "icy",
-        "ivory",
-        "jolly",
-        "keen",
-        "lively",
-        "lucky",
-        "mellow",
-        "misty",
-        "noble",
-        "olive",
-        "pale",
-        "proud",
-        "quiet",
-        "rapid",
-        "rusty",
-        "sandy",
-        "silent",
-        "silver",
-        "sleepy",
-        "snowy",
-        "solar",
-        "stormy",
-        "sunny",
-        "swift",
-        "tidy",
-        "velvet",
-        "vivid",
-        "wild",
-        "windy",
-        "witty",
-        "young",
-        "zesty",
-    ]
+
+def _items(text: str) -> tuple[str, ...]:
+    """The comma-separated items of a text."""
+    return tuple(" ".join(item.split()) for item in text.split(","))
+
+
+ADJECTIVES = _items(
+    """
+    amber, azure, brave, calm, clever, coral, crimson, dapper, dusty, eager, fancy, gentle,
+    golden, happy, hollow, icy, ivory, jolly, keen, lively, lucky, mellow, misty, noble, olive,
+    pale, proud, quiet, rapid, rusty, sandy, silent, silver, sleepy, snowy, solar, stormy,
+    sunny, swift, tidy, velvet, vivid, wild, windy, witty, young, zesty
+    """
 )
-ANIMALS = tuple(
-    [
-        "fox",
-        "owl",
-        "bear",
-        "crane",
-        "deer",
-        "eagle",
-        "falcon",
-        "goat",
-        "hare",
-        "ibis",
-        "jackal",
-        "koala",
-        "lemur",
-        "lion",
-        "lynx",
-        "mole",
-        "moose",
-        "newt",
-        "otter",
-        "panda",
-        "pony",
-        "puma",
-        "quail",
-        "raven",
-        "robin",
-        "seal",
-        "shark",
-        "sloth",
-        "snail",
-        "spider",
-        "squid",
-        "swan",
-        "tiger",
-        "toad",
-        "trout",
-        "turtle",
-        "viper",
-        "walrus",
-        "whale",
-        "wolf",
-        "wombat",
-        "yak",
-        "zebra",
-        "badger",
-        "beaver",
-        "bison",
-        "camel",
-    ]
+ANIMALS = _items(
+    """
+    fox, owl, bear, crane, deer, eagle, falcon, goat, hare, ibis, jackal, koala, lemur, lion,
+    lynx, mole, moose, newt, otter, panda, pony, puma, quail, raven, robin, seal, shark, sloth,
+    snail, spider, squid, swan, tiger, toad, trout, turtle, viper, walrus, whale, wolf, wombat,
+    yak, zebra, badger, beaver, bison, camel
+    """
 )
 
 # Filler sentences are put together from these, so that no text has to be committed or loaded.
-SUBJECTS = tuple(
-    [
-        "The clerk",
-        "The old gardener",
-        "A young doctor",
-        "The captain",
-        "My neighbour",
-        "The teacher",
-        "Her brother",
-        "The committee",
-        "A traveller",
-        "The librarian",
-        "His aunt",
-        "The engineer",
-        "The cook",
-        "A stranger",
-        "The landlord",
-        "The musician",
-        "Our host",
-        "The shopkeeper",
-        "A patient friend",
-        "The postman",
-    ]
+SUBJECTS = _items(
+    """
+    The clerk, The old gardener, A young doctor, The captain, My neighbour, The teacher,
+    Her brother, The committee, A traveller, The librarian, His aunt, The engineer, The cook,
+    A stranger, The landlord, The musician, Our host, The shopkeeper, A patient friend,
+    The postman
+    """
 )
-VERBS = tuple(
-    [
-        "carried",
-        "found",
-        "described",
-        "repaired",
-        "painted",
-        "borrowed",
-        "remembered",
-        "forgot",
-        "counted",
-        "explained",
-        "returned",
-        "admired",
-        "measured",
-        "opened",
-        "noticed",
-        "prepared",
-        "wanted",
-        "examined",
-        "sold",
-        "kept",
-    ]
+VERBS = _items(
+    """
+    carried, found, described, repaired, painted, borrowed, remembered, forgot, counted,
+    explained, returned, admired, measured, opened, noticed, prepared, wanted, examined, sold,
+    kept
+    """
 )
-OBJECTS = tuple(
-    [
-        "the letters",
-        "a brass lamp",
-        "the wooden table",
-        "some apples",
-        "the garden gate",
-        "a long report",
-        "the kitchen window",
-        "two chairs",
-        "the map of the valley",
-        "a warm coat",
-        "the music",
-        "an old clock",
-        "the harbour plan",
-        "a basket of bread",
-        "the library books",
-        "the broken cart",
-        "a small boat",
-        "the winter stores",
-        "the painted door",
-        "a list of names",
-    ]
+OBJECTS = _items(
+    """
+    the letters, a brass lamp, the wooden table, some apples, the garden gate, a long report,
+    the kitchen window, two chairs, the map of the valley, a warm coat, the music,
+    an old clock, the harbour plan, a basket of bread, the library books, the broken cart,
+    a small boat, the winter stores, the painted door, a list of names
+    """
 )
-ENDINGS = tuple(
-    [
-        "before supper",
-        "in the morning",
-        "near the river",
-        "without a word",
-        "for the second time",
-        "on the way to town",
-        "after the rain",
-        "with great care",
-        "during the long evening",
-        "behind the house",
-        "at the end of the road",
-        "as everyone expected",
-        "in front of the church",
-        "when the bell rang",
-        "under the trees",
-        "until it grew dark",
-        "with some surprise",
-        "for no clear reason",
-        "by the fire",
-        "while the others waited",
-    ]
+ENDINGS = _items(
+    """
+    before supper, in the morning, near the river, without a word, for the second time,
+    on the way to town, after the rain, with great care, during the long evening,
+    behind the house, at the end of the road, as everyone expected, in front of the church,
+    when the bell rang, under the trees, until it grew dark, with some surprise,
+    for no clear reason, by the fire, while the others waited
+    """
 )
 
 CODE_DIGITS = 4
@@ -252,7 +108,7 @@ def filler_sentence(rng: random.Random) -> str:
 
 def draw_facts(rng: random.Random, count: int) -> list[Fact]:
     """Facts that share no adjective and no animal."""
-    names = zip(rng.sample(ADJECTIVES, count), rng.sample(ANIMALS, count))
+    names = zip(rng.sample(ADJECTIVES, count), rng.sample(ANIMALS, count), strict=True)
     return [
         Fact(f"{adjective}-{animal}", "".join(rng.choices("0123456789", k=CODE_DIGITS)))
         for adjective, animal in names

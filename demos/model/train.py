@@ -147,9 +147,11 @@ class Trainer:
     def save(self, out: Path) -> None:
         """Replace the model in ``out``; a reader sees the old weights or the new, never a mix."""
         out.mkdir(parents=True, exist_ok=True)
-        config = CONFIG.to_dict() | {"architectures": ["LlamaForCausalLM"]}
-        (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (out / "generation_config.json").write_text(json.dumps(GENERATION_CONFIG, indent=2) + "\n")
+        for name, content in (
+            ("config.json", CONFIG.to_diff_dict()),
+            ("generation_config.json", GENERATION_CONFIG),
+        ):
+            (out / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         partial = out / "model.safetensors.partial"
         weights = {name: value.detach().bfloat16() for name, value in self.master.items()}
         save_file(weights, partial, metadata={"format": "pt"})

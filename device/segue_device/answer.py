@@ -78,16 +78,21 @@ class Answer:
     def token_appended(self, token: int, server_text: str = "") -> None:
         """Find out whether the log's newest token ends the answer."""
         stopped = self.display.derive(token, server_text)
-        if stopped or token in self.request.sampling.stop_token_ids:
+        if token in self.request.sampling.stop_token_ids:
+            self.end(events.FinishReason.STOP, cloud_knows=True)
+        elif stopped:
             self.end(events.FinishReason.STOP)
         elif len(self.log) >= self.request.max_tokens:
-            self.end(events.FinishReason.LENGTH)
+            self.end(events.FinishReason.LENGTH, cloud_knows=True)
 
-    def end(self, reason: events.FinishReason) -> None:
-        """The log is complete. The first end wins."""
+    def end(self, reason: events.FinishReason, *, cloud_knows: bool = False) -> None:
+        """The log is complete. The first end wins.
+
+        `cloud_knows`: a cloud that writes sees this end too, in its own log.
+        """
         if self.over:
             return
-        if self.log.writer is Source.CLOUD:  # it may not know yet
+        if self.log.writer is Source.CLOUD and not cloud_knows:
             self.send(public.GenerateRequest(cancel=public.Cancel(reason=reason.value)))
         self.reason = reason
         self._close(DeviceState.DONE)

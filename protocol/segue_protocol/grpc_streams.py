@@ -6,6 +6,7 @@ reason and domain ``segue``, and RetryInfo where waiting helps.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, NoReturn, cast
@@ -77,7 +78,7 @@ class GrpcStream(Generic[Sent, Received]):
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
-        except grpc.aio.UsageError as error:  # written after the peer's end
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # after the end
             raise from_code("UNAVAILABLE", "the stream has ended", reason="STREAM_ENDED") from error
 
     async def receive(self) -> Received | None:

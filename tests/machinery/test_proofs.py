@@ -21,7 +21,7 @@ PROMPT = tuple(b"What a corrupted page does to an answer. ")
 SAMPLING = Sampling(temperature=0.9, seed=1, logit_bias={256: -100.0})
 
 
-def _start(
+def start_message(
     max_tokens: int, credit: int, prompt: tuple[int, ...] = PROMPT
 ) -> public.GenerateRequest:
     return public.GenerateRequest(
@@ -80,7 +80,7 @@ class Answer:
 
 
 async def _whole(cloud: Cloud, prompt: tuple[int, ...] = PROMPT, length: int = 24) -> list[int]:
-    return await Answer(cloud, _start(length, length, prompt)).done()
+    return await Answer(cloud, start_message(length, length, prompt)).done()
 
 
 def test_one_corrupted_page_changes_the_answer() -> None:
@@ -90,7 +90,7 @@ def test_one_corrupted_page_changes_the_answer() -> None:
             for corrupt in (False, True):
                 cells = cloud.decode.pool.cells
                 cells[:] = 0  # idle: whatever is there afterwards belongs to the answer
-                answer = Answer(cloud, _start(24, 8))
+                answer = Answer(cloud, start_message(24, 8))
                 await answer.until(8)
                 if corrupt:
                     written = np.flatnonzero(cells[0, 0, :, 0, 0])
@@ -119,7 +119,7 @@ def test_a_page_corrupted_during_the_transfer_is_caught_and_repaired() -> None:
                 return ticket
 
             cloud.prefill.slots.ticket_of = corrupting
-            answer = Answer(cloud, _start(24, 24))
+            answer = Answer(cloud, start_message(24, 24))
             assert await answer.done() == whole
             assert answer.announced == [public.REQUEST_STATE_RECOMPUTING]
             assert answer.finish is not None
@@ -131,7 +131,7 @@ def test_a_page_corrupted_during_the_transfer_is_caught_and_repaired() -> None:
 def test_nothing_is_recomputed_in_a_healthy_run() -> None:
     async def main() -> None:
         async with reference_cloud() as cloud:
-            answer = Answer(cloud, _start(24, 24))
+            answer = Answer(cloud, start_message(24, 24))
             await answer.done()
             assert answer.finish is not None
             assert answer.finish.usage.recomputed_tokens == 0
@@ -169,7 +169,10 @@ def test_a_pool_with_exactly_the_pages_needed_serves_interleaved_requests() -> N
         pages = sum(-(-(len(prompt) + 24 - 1) // 4) for prompt in (PROMPT, other))
         async with reference_cloud(pages=pages) as cloud:
             expected = [await _whole(cloud), await _whole(cloud, other)]
-            answers = [Answer(cloud, _start(24, 4)), Answer(cloud, _start(24, 4, other))]
+            answers = [
+                Answer(cloud, start_message(24, 4)),
+                Answer(cloud, start_message(24, 4, other)),
+            ]
             for through in (4, 8, 12, 16, 20):
                 for answer in answers:
                     await answer.until(through)
@@ -185,7 +188,7 @@ def test_parked_pages_make_room_and_the_evicted_answer_goes_on() -> None:
         pages = -(-(len(PROMPT) + 24 - 1) // 4)
         async with reference_cloud(pages=pages) as cloud:
             whole = await _whole(cloud)
-            parked = Answer(cloud, _start(24, 6))
+            parked = Answer(cloud, start_message(24, 6))
             await parked.until(6)
             assert await _whole(cloud) == whole, "the newcomer takes the parked pages"
             parked.credit(24)
@@ -201,9 +204,9 @@ def test_running_requests_are_never_evicted_and_waiting_ends_by_the_deadline() -
         pages = -(-(len(PROMPT) + 300 - 1) // 4)
         # A step a second: the first request runs for longer than the other may wait.
         async with reference_cloud(pages=pages, step_s=1.0, limits=limits) as cloud:
-            first = Answer(cloud, _start(300, 300))
+            first = Answer(cloud, start_message(300, 300))
             await first.until(2)
-            second = Answer(cloud, _start(300, 300))
+            second = Answer(cloud, start_message(300, 300))
             await second.done()
             assert isinstance(second.error, Overloaded)
             assert second.error.retry_after_s
@@ -217,7 +220,7 @@ def test_a_full_worker_rejects_at_once_and_another_takes_over() -> None:
 
     async def main() -> None:
         async with reference_cloud(slots=1, step_s=0.1) as cloud:
-            answers = [Answer(cloud, _start(4, 4)) for _ in range(3)]
+            answers = [Answer(cloud, start_message(4, 4)) for _ in range(3)]
             results = [await answer.done() for answer in answers]
             assert results[0] == results[1] == results[2]
             assert cloud.prefill.counters.rejections > 0
@@ -230,7 +233,7 @@ def test_a_worker_that_wakes_up_cannot_write() -> None:
 
     async def main() -> None:
         async with reference_cloud() as cloud:
-            answer = Answer(cloud, _start(24, 8))
+            answer = Answer(cloud, start_message(24, 8))
             await answer.until(8)
             (session,) = cloud.gateway.sessions
             old = session.log.epoch

@@ -164,14 +164,14 @@ def test_only_the_new_cells_are_written(engine) -> None:
 
 def test_the_same_call_gives_the_same_bits(engine) -> None:
     pool = PagePool(engine.layout, pages=32, page_tokens=4)
-    tables = [pool.reserve(20) for _ in range(3)]
+    requests = [(n, pool.reserve(20)) for n in (9, 1, 15)]
     runs = []
     for _ in range(2):
-        chunks = [Chunk(prompt(n, n), range(n), t.cells(n)) for n, t in zip((9, 1, 15), tables)]
+        chunks = [Chunk(prompt(n, n), range(n), t.cells(n)) for n, t in requests]
         prefilled = engine.forward(pool.cells, chunks)
-        chunks = [Chunk([3], [n], t.cells(n + 1)) for n, t in zip((9, 1, 15), tables)]
+        chunks = [Chunk([3], [n], t.cells(n + 1)) for n, t in requests]
         runs.append((prefilled, engine.forward(pool.cells, chunks), pool.cells.copy()))
-    for first, second in zip(*runs):
+    for first, second in zip(*runs, strict=True):
         assert first.tobytes() == second.tobytes()
     pool.close()
 

@@ -79,6 +79,7 @@ def _load_weights(directory: Path, config: Any, dtype: torch.dtype) -> Any:
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # reported below, with the tensor's name
         output_loading_info=True,
     )
     model, info = loaded

@@ -14,6 +14,10 @@ from segue_protocol.wire import public
 # Human-scale pace to start from; a slower device is never outrun.
 DEFAULT_PACE_S = 0.05
 
+# What the network adds to the TTFT measured here. Erring on this side costs one
+# extension by the device; erring on the other costs tokens nobody needed.
+NETWORK_S = 0.05
+
 
 @dataclass(slots=True)
 class TtftEstimate:
@@ -50,7 +54,10 @@ def advise(
         )
     pace_s = max(DEFAULT_PACE_S, profile.decode_s)
     n_star = n_star_without_refinement(
-        profile, prompt_tokens=prompt_tokens, first_token_s=ttft_s, show_interval_s=pace_s
+        profile,
+        prompt_tokens=prompt_tokens,
+        first_token_s=ttft_s + NETWORK_S,
+        show_interval_s=pace_s,
     )
     cloud_tokens = max_tokens if n_star is None else max(1, min(n_star, max_tokens))
     return public.Advice(cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s)
