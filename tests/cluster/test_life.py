@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from demos.cluster import Cluster
-from segue_device import Done, Sampling, Source, Started, Takeover, Token
+from segue_device import DeviceProfile, Done, Sampling, Source, Started, Takeover, Token
 from segue_protocol.wire import private, public
 from tests.processes import cluster_status, connected, is_idle, pid_of, stubs, wait_for
 
@@ -29,8 +29,12 @@ async def _life(cluster: Cluster) -> None:
     assert pids["gateway"] == cluster.process.pid
     assert len({*pids.values(), os.getpid()}) == 4, "four processes"
 
-    async with connected(cluster) as client:
-        stream = client.stream(messages=MESSAGES, sampling=SAMPLING, max_tokens=60)
+    # So slow that the cloud's part is complete before it, however busy this machine is.
+    slow = DeviceProfile(0.0, 1 / 100, 0.0, 0.01, 0.02)
+    async with connected(cluster, profile=slow) as client:
+        stream = client.stream(
+            messages=MESSAGES, sampling=SAMPLING, max_tokens=60, credit_through=20
+        )
         async with stream as answer:
             events = [event async for event in answer]
     started = next(event for event in events if isinstance(event, Started))
