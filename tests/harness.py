@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from segue_cloud.cluster.links import LocalLink
+from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.engine.reference import ReferenceEngine
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from demos.cluster import running_cluster
 from demos.split.emulation import Emulation
-from demos.split.present import Presenter, table
+from demos.split.present import Presenter
 from demos.split.runs import Prompt, Run, load_prompts, run_prompt
+from demos.split.table import table
 from segue_device import AsyncClient
 from segue_device.convert import convert_to_onnx
 from segue_device.engines import EngineRunner, ThrottledEngine, load_engine

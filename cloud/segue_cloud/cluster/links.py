@@ -1,4 +1,4 @@
-"""How the gateway reaches a worker: over gRPC, or inside one event loop."""
+"""How the gateway reaches a worker."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Protocol
 
 import grpc.aio
 
-from segue_cloud.worker.decode import DecodeWorker
-from segue_cloud.worker.prefill import PrefillWorker
 from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream, from_rpc_error
-from segue_protocol.streams import LocalStream, Stream
+from segue_protocol.streams import Stream
 from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import WorkerServiceStub
 from segue_protocol.wire import private
 
@@ -62,29 +60,3 @@ class GrpcLink:
         # like a cancelled task; a dead peer's calls end by themselves, a frozen
         # one's by the session's own budgets.
         await self._channel.close(LINGER_S)
-
-
-class LocalLink:
-    """Workers in this event loop."""
-
-    def __init__(
-        self, *, prefill: PrefillWorker | None = None, decode: DecodeWorker | None = None
-    ) -> None:
-        self._prefill = prefill
-        self._decode = decode
-
-    def prefill(self) -> PrefillStream:
-        assert self._prefill is not None
-        return LocalStream(self._prefill.prefill)
-
-    def decode(self) -> DecodeStream:
-        assert self._decode is not None
-        return LocalStream(self._decode.decode)
-
-    async def status(self) -> private.WorkerStatus:
-        worker = self._prefill or self._decode
-        assert worker is not None
-        return worker.status()
-
-    async def aclose(self) -> None:
-        pass
