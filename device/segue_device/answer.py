@@ -39,6 +39,7 @@ class Answer:
         text: TextStream | None,
         pacing: Pacing,
         send: Callable[[public.GenerateRequest], None],
+        reconnect_limit_s: float = 10.0,
     ) -> None:
         alone = state is DeviceState.DEVICE_ONLY
         self.request = request
@@ -51,6 +52,7 @@ class Answer:
         self.error: SegueError | None = None
 
         self.cloud_alive = not alone
+        self.reconnect_limit_s = reconnect_limit_s
         self.credit_through = request.credit_through or 1
         self.show_interval_s = request.show_interval_s
         self.started_s = self.last_cloud_s = anyio.current_time()
@@ -74,6 +76,14 @@ class Answer:
         """Change state along the table."""
         require_transition(self.state, state)
         self.state = state
+
+    def state_beside_the_cloud(self) -> DeviceState:
+        """Where an answer with a (resumed or lost) stream is, by the engine's progress."""
+        if not self.engine_alive:
+            return DeviceState.CLOUD_ONLY
+        if self.prefilled_tokens == len(self.request.prompt_ids):
+            return DeviceState.CATCHING_UP
+        return DeviceState.CLOUD
 
     def token_appended(self, token: int, server_text: str = "") -> None:
         """Find out whether the log's newest token ends the answer."""

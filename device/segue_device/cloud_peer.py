@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 
@@ -12,11 +12,25 @@ from segue_protocol.errors import DeadlineExceeded, SegueError
 from segue_protocol.wire import public
 
 
+class Listener(Protocol):
+    """What happens to the answer. Called from the peer's task."""
+
+    def first_message(self) -> public.GenerateRequest | None:
+        """What opens the next stream; None when no cloud is needed any more."""
+        ...
+
+    def on_response(self, response: public.GenerateResponse) -> None: ...
+
+    def on_stream_end(self, error: SegueError | None) -> float | None:
+        """The stream is over; returns the seconds until the next one, None for the end."""
+        ...
+
+
 class CloudPeer:
     """Sends in order without making the caller wait, and reports what comes back.
 
-    `run` is the only task that touches the stream. A cloud that says nothing
-    for `silence_limit_s`, not even a heartbeat, is taken for lost.
+    `run` is the only task that touches a stream. A cloud that says nothing for
+    `silence_limit_s`, not even a heartbeat, is taken for lost.
     """
 
     def __init__(self, transport: Transport, *, silence_limit_s: float) -> None:
@@ -33,44 +47,50 @@ class CloudPeer:
         if self.alive:
             self._put.send_nowait(request)
 
-    async def run(
-        self,
-        on_response: Callable[[public.GenerateResponse], None],
-        on_lost: Callable[[SegueError | None], None],
-    ) -> None:
-        """Talk until the stream ends; then `on_lost` with its error, None after `finish`."""
-        error: SegueError | None = None
+    async def run(self, listener: Listener) -> None:
+        """Talk, over as many streams as it takes."""
+        try:
+            while (first := listener.first_message()) is not None:
+                error = await self._one_stream(first, listener)
+                delay_s = listener.on_stream_end(error)
+                if delay_s is None:
+                    return
+                await anyio.sleep(delay_s)
+        finally:
+            self.alive = False
+            self._put.close()
+            self._outbox.close()
+
+    async def _one_stream(
+        self, first: public.GenerateRequest, listener: Listener
+    ) -> SegueError | None:
+        """From opening to end; returns the stream's error, None after an orderly end."""
         try:
             with anyio.fail_after(self._silence_limit_s):
                 stream = await self._transport.open()
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._send_all, stream)
-                    error = await self._receive_all(stream, on_response)
+                    tasks.start_soon(self._send_all, stream, first)
+                    error = await self._receive_all(stream, listener)
                     tasks.cancel_scope.cancel()
+                return error
             finally:
                 with anyio.CancelScope(shield=True):
                     await stream.aclose()
-        except SegueError as failed:
-            error = failed
+        except SegueError as error:
+            return error
         except TimeoutError:
-            error = self._silent()
-        finally:
-            self.alive = False
-            self._put.close()
-            self._outbox.close()
-        on_lost(error)
+            return self._silent()
 
-    async def _send_all(self, stream: CloudStream) -> None:
+    async def _send_all(self, stream: CloudStream, first: public.GenerateRequest) -> None:
         try:
+            await stream.send(first)
             async for request in self._outbox:
                 await stream.send(request)
         except SegueError:
             return  # the receiving side learns the reason
 
-    async def _receive_all(
-        self, stream: CloudStream, on_response: Callable[[public.GenerateResponse], None]
-    ) -> SegueError | None:
+    async def _receive_all(self, stream: CloudStream, listener: Listener) -> SegueError | None:
         try:
             while True:
                 with anyio.fail_after(self._silence_limit_s):
@@ -79,7 +99,7 @@ class CloudPeer:
                     return None
                 if response.HasField("finish"):
                     self.finish = response.finish
-                on_response(response)
+                listener.on_response(response)
         except SegueError as error:
             return error
         except TimeoutError:

@@ -125,12 +125,14 @@ class EngineLoop:
     def _lost(self, error: SegueError) -> None:
         """The cloud goes on alone if it still writes; else the answer fails."""
         answer = self._answer
-        if not answer.cloud_alive or answer.log.writer is Source.DEVICE:
+        waiting = answer.state in (DeviceState.CONNECTING, DeviceState.RECONNECTING)
+        no_cloud = not answer.cloud_alive and not waiting
+        if no_cloud or answer.log.writer is Source.DEVICE:
             answer.fail(error)
             return
         answer.engine_alive = False
         answer.pending.append(events.Fallback(f"device engine: {error.message}"))
-        if answer.state is not DeviceState.CONNECTING:
+        if not waiting:
             answer.enter(DeviceState.CLOUD_ONLY)
         answer.raise_credit(answer.request.max_tokens)
         answer.notify()

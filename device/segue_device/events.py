@@ -56,6 +56,20 @@ class Takeover:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnecting:
+    """The stream broke; the device tries to resume it while it goes on by itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The stream goes on; the cloud sends from `next_index`."""
+
+    next_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fallback:
     """One side is gone; the answer goes on at the other."""
 
@@ -112,4 +126,14 @@ class Done:
     result: Result
 
 
-Event = Started | Token | PrefillProgress | Takeover | Fallback | Warning | Done
+Event = (
+    Started
+    | Token
+    | PrefillProgress
+    | Takeover
+    | Reconnecting
+    | Resumed
+    | Fallback
+    | Warning
+    | Done
+)

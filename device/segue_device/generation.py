@@ -26,7 +26,6 @@ from segue_device.timings import measure
 from segue_device.token_log import Source
 from segue_device.transports.base import Transport
 from segue_protocol.text import TextStream
-from segue_protocol.wire import public
 
 # The cloud's account of itself comes within a round trip of the end, or not at all.
 SETTLE_S = 0.5
@@ -75,9 +74,7 @@ class Generation:
         answer = self.answer
         async with anyio.create_task_group() as tasks:
             if self._peer is not None:
-                self._peer.send(public.GenerateRequest(start=answer.request.start_message()))
-                messages = CloudMessages(answer)
-                tasks.start_soon(self._peer.run, messages.on_response, messages.on_lost)
+                tasks.start_soon(self._peer.run, CloudMessages(answer))
             if self._engine is not None:
                 tasks.start_soon(self._engine.run)
             await self._show()

@@ -42,14 +42,15 @@ class AnswerRequest:
         decode_s = self.profile.decode_s if self.profile is not None else 0.0
         return max(DEFAULT_INTERVAL_S, decode_s)
 
-    def start_message(self) -> public.Start:
-        """The first message of the stream."""
+    def start_message(self, output_prefix: Sequence[int] = ()) -> public.Start:
+        """The first message of a stream, with the tokens of the answer there are already."""
         start = public.Start(
             request_id=self.request_id,
             protocol=protocol_version(),
             model=self.model,
             sampling=self.sampling.to_wire(),
             limits=public.Limits(max_tokens=self.max_tokens),
+            output_prefix=output_prefix,
         )
         if self.identity is not None:
             start.identity.CopyFrom(self.identity.to_wire())

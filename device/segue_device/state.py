@@ -14,6 +14,7 @@ class DeviceState(Enum):
     CLOUD: the cloud writes, the engine has not finished the prompt.
     CATCHING_UP: the prompt is prefilled, received tokens are absorbed.
     DEVICE: the device writes.
+    RECONNECTING: the stream broke; the device resumes it, or takes over if it is ready first.
     CLOUD_ONLY, DEVICE_ONLY: one side alone, from the start or for lack of the other.
     DONE, FAILED: over.
     """
@@ -24,6 +25,7 @@ class DeviceState(Enum):
     DEVICE = auto()
     CLOUD_ONLY = auto()
     DEVICE_ONLY = auto()
+    RECONNECTING = auto()
     DONE = auto()
     FAILED = auto()
 
@@ -37,10 +39,11 @@ TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
     S.CONNECTING: frozenset(
         {S.CLOUD, S.CATCHING_UP, S.CLOUD_ONLY, S.DEVICE, S.DEVICE_ONLY, S.DONE, S.FAILED}
     ),
-    S.CLOUD: frozenset({S.CATCHING_UP, S.CLOUD_ONLY, S.DONE, S.FAILED}),
-    S.CATCHING_UP: frozenset({S.DEVICE, S.CLOUD_ONLY, S.DONE, S.FAILED}),
+    S.CLOUD: frozenset({S.CATCHING_UP, S.CLOUD_ONLY, S.RECONNECTING, S.DONE, S.FAILED}),
+    S.CATCHING_UP: frozenset({S.DEVICE, S.CLOUD_ONLY, S.RECONNECTING, S.DONE, S.FAILED}),
     S.DEVICE: frozenset({S.DONE, S.FAILED}),
-    S.CLOUD_ONLY: frozenset({S.DONE, S.FAILED}),
+    S.CLOUD_ONLY: frozenset({S.RECONNECTING, S.DONE, S.FAILED}),
+    S.RECONNECTING: frozenset({S.CLOUD, S.CATCHING_UP, S.CLOUD_ONLY, S.DEVICE, S.DONE, S.FAILED}),
     S.DEVICE_ONLY: frozenset({S.DONE, S.FAILED}),
     S.DONE: frozenset(),
     S.FAILED: frozenset(),
@@ -56,8 +59,8 @@ class Action(Enum):
     CLOUD_END = "the cloud's log is complete"
     RECORD_USAGE = "keep the cloud's account of itself"
     WARN = "tell the app"
+    RECONNECT = "resume the stream, or go on without the cloud"
     LOSE = "go on without the cloud"
-    FAIL = "end with the error"
     IGNORE = "nothing"
     REFUSE = "protocol error: go on without the cloud"
 
@@ -80,7 +83,7 @@ _CLOUD_WRITES = _SILENT | {
     "tokens": _A.APPEND,
     "finish": _A.CLOUD_END,
     "warning": _A.WARN,
-    "lost": _A.LOSE,
+    "lost": _A.RECONNECT,
 }
 _DEVICE_WRITES = _SILENT | {
     "started": _A.IGNORE,
@@ -90,18 +93,19 @@ _DEVICE_WRITES = _SILENT | {
     "lost": _A.IGNORE,
 }
 
+_UNCONFIRMED = _SILENT | {
+    "started": _A.CONFIRM,
+    "tokens": _A.REFUSE,
+    "finish": _A.REFUSE,
+    "warning": _A.WARN,
+}
+
 _BY_STATE: dict[DeviceState, dict[str, Action]] = {
-    S.CONNECTING: _SILENT
-    | {
-        "started": _A.CONFIRM,
-        "tokens": _A.REFUSE,
-        "finish": _A.REFUSE,
-        "warning": _A.WARN,
-        "lost": _A.LOSE,
-    },
+    S.CONNECTING: _UNCONFIRMED | {"lost": _A.LOSE},
+    S.RECONNECTING: _UNCONFIRMED | {"lost": _A.RECONNECT},
     S.CLOUD: _CLOUD_WRITES,
     S.CATCHING_UP: _CLOUD_WRITES,
-    S.CLOUD_ONLY: _CLOUD_WRITES | {"lost": _A.FAIL},
+    S.CLOUD_ONLY: _CLOUD_WRITES,
     S.DEVICE: _DEVICE_WRITES,
     S.DEVICE_ONLY: _DEVICE_WRITES,
     S.DONE: _DEVICE_WRITES | {"warning": _A.IGNORE},

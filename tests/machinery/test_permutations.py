@@ -94,11 +94,12 @@ def _apply_to_device(
         tokens = public.Tokens(index=len(answer.log), ids=[65, 66])
         messages.on_response(public.GenerateResponse(tokens=tokens))
     elif step == "lost":
-        messages.on_lost(Unavailable("cut"))
+        messages.on_stream_end(Unavailable("cut"))
     elif step == "take over":
         if answer.log.writer is Source.CLOUD and answer.state in (
             DeviceState.CATCHING_UP,
             DeviceState.CONNECTING,
+            DeviceState.RECONNECTING,
         ):
             answer.log.take_over()
             answer.enter(DeviceState.DEVICE)

@@ -162,7 +162,7 @@ class Gateway:
     def _open(self, first: public.GenerateRequest) -> tuple[Session, int, int]:
         kind = first.WhichOneof("message")
         if kind == "start":
-            return self._start(first.start), 0, 0
+            return self._start(first.start), len(first.start.output_prefix), 0
         if kind == "resume":
             return self._resume(first.resume)
         raise InvalidRequest(

@@ -66,6 +66,9 @@ class Session:
         self.prefix_mismatches = 0
         self.discarded = 0
         self._text = text
+        if text is not None:
+            for token in request.output_prefix:  # its text is at the client already
+                text.push(token)
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
         self.text_tail = ""
         self.warnings = [public.CloudWarning(code="IDENTITY", message=w) for w in request.warnings]
