@@ -2,7 +2,8 @@
 
 All rows of a batch have the same fixed length (a compiled model wants few shapes), and a batch
 always holds about the same number of tokens. A row carries one weight class per token:
-0 = no loss, 1 = the recalled digits, 2 = the other words of a recall answer, 3 = prose.
+0 = no loss, 1 = the recalled digits, 2 = the name in a question, 3 = the other words of a recall
+answer, 4 = prose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenizer import ASSISTANT, BOS, EOS, PAD, SYSTEM, USER
 from tokenizers import Tokenizer
 
 BATCH_TOKENS = 4096
-DIGIT, ECHO, PROSE = 1, 2, 3
+DIGIT, NAME, FRAME, PROSE = 1, 2, 3, 4
 Row = tuple[list[int], list[int]]
 """Token ids and their weight classes, equally long."""
 
@@ -131,10 +132,11 @@ class Batches:
         question = [head + self.encode(before + "-"), self.encode(after[:-1]), self.encode("?")]
         answer = self.encode(fact.statement)
         ids = [*joined(question), EOS, ASSISTANT, *answer, EOS]
-        # The animal follows from the adjective, so the question itself is worth learning from.
-        classes = [0] * len(question[0]) + [ECHO] * len(question[1]) + [0] * len(question[2])
+        # The animal follows from the adjective: learning to complete the name comes first, and
+        # needs a loss of its own, not diluted by the words of the answer that follow by rote.
+        classes = [0] * len(question[0]) + [NAME] * len(question[1]) + [0] * len(question[2])
         digits = recall.CODE_DIGITS
-        classes += [0, 0] + [ECHO] * (len(answer) - digits - 1) + [DIGIT] * digits + [ECHO] * 2
+        classes += [0, 0] + [FRAME] * (len(answer) - digits - 1) + [DIGIT] * digits + [FRAME] * 2
         return ids, classes
 
     def conversation(self, shape: RecallShape) -> Row:

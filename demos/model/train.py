@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from batches import DIGIT, ECHO, PROSE, Batches, RecallShape
+from batches import DIGIT, FRAME, NAME, PROSE, Batches, RecallShape
 from safetensors.torch import save_file
 from tokenizer import BOS, EOS, PAD
 from tokenizers import Tokenizer
@@ -60,7 +60,7 @@ ADVANCE_AT = 0.85
 COPYING_AT = 0.93
 """Accuracy on repeated sequences at which the warm-up ends."""
 LEARNING_RATES = {"muon": 0.02, "adamw": 3e-3}
-ECHO_WEIGHT = 0.3
+LOSS_WEIGHTS = {DIGIT: 1.0, NAME: 0.3, FRAME: 0.1, PROSE: 1.0}
 DECAY_FROM = 0.6
 """Share of the budget after which the learning rates fall to zero."""
 
@@ -115,13 +115,13 @@ class Trainer:
         right = logits.detach().argmax(-1) == targets
         report = {}
         total = torch.zeros(())
-        for kind, weight in ((DIGIT, 1.0), (ECHO, ECHO_WEIGHT), (PROSE, 1.0)):
+        for kind, weight in LOSS_WEIGHTS.items():
             members = target_classes == kind
             if members.any():
                 loss = losses[members].mean()
                 total = total + weight * loss
                 hits = right[members]
-                if kind == DIGIT and (target_classes == ECHO).any():
+                if kind == DIGIT and (target_classes == NAME).any():
                     hits = hits.view(-1, 4).all(1)
                 report[kind] = (loss.item(), hits.float().mean().item())
         total.backward()

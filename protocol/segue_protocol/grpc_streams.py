@@ -72,10 +72,12 @@ class GrpcStream(Generic[Sent, Received]):
 
     def __init__(self, call: grpc.aio.StreamStreamCall[Sent, Received]) -> None:
         self._call = call
+        self._writing = asyncio.Lock()  # gRPC allows one write at a time
 
     async def send(self, message: Sent) -> None:
         try:
-            await self._call.write(message)
+            async with self._writing:
+                await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # after the end

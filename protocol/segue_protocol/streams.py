@@ -25,7 +25,7 @@ Handler = Callable[[AsyncIterator[Sent]], AsyncGenerator[Received, None]]
 
 
 class Stream(Protocol[SentContra, ReceivedCo]):
-    """The client's end. One task sends, one task receives."""
+    """The client's end. Any task may send, one task receives."""
 
     async def send(self, message: SentContra) -> None:
         """Send; raises the peer's error, or Unavailable once the stream is over."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from segue_cloud.gateway.gateway import GatewayLimits
+from segue_cloud.gateway.session import Session
+from segue_cloud.gateway.state import RequestState
 from segue_device import DeviceProfile, Mode, Pacing, Result, Sampling
 from segue_protocol.errors import Overloaded, SegueError
 from segue_protocol.reference import reference_identity
@@ -124,6 +126,23 @@ def test_a_page_corrupted_during_the_transfer_is_caught_and_repaired() -> None:
             assert answer.announced == [public.REQUEST_STATE_RECOMPUTING]
             assert answer.finish is not None
             assert answer.finish.usage.recomputed_tokens == len(PROMPT) + 1
+
+    run_virtual(main())
+
+
+def test_a_credit_raised_during_the_transfer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = Session.enter
+
+    def entering(session: Session, state: RequestState) -> None:
+        enter(session, state)
+        if state is RequestState.TRANSFERRING:
+            asyncio.get_running_loop().create_task(session.raise_credit(24))
+
+    monkeypatch.setattr(Session, "enter", entering)
+
+    async def main() -> None:
+        async with reference_cloud() as cloud:
+            assert len(await Answer(cloud, start_message(24, 4)).done()) == 24
 
     run_virtual(main())
 

@@ -20,6 +20,9 @@ from segue_protocol.streams import Stream
 from segue_protocol.wire import private
 
 RETRY_S = 0.01
+# An offer is answered at once. A worker that does not is frozen or drowning;
+# its lease will take it out, meanwhile others are asked.
+ANSWER_S = 2.0
 
 S = TypeVar("S", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -59,9 +62,10 @@ async def offer(
             member.open_streams += 1
             try:
                 try:
-                    await stream.send(request)
-                    answer = await stream.receive()
-                except Overloaded:
+                    with anyio.fail_after(ANSWER_S):
+                        await stream.send(request)
+                        answer = await stream.receive()
+                except (Overloaded, TimeoutError):
                     continue
                 except Unavailable:
                     membership.remove(member)

@@ -161,9 +161,10 @@ async def run_attempt(
         if observer.complete_after(output) is not None:
             return Outcome.COMPLETE
         observer.enter(RequestState.TRANSFERRING)
+        admitted_credit = observer.credit
         try:
             with _losing(membership, decoder, budget.inter_token_s):
-                await decode.send(_admit(assignment, output, first.ticket, observer.credit))
+                await decode.send(_admit(assignment, output, first.ticket, admitted_credit))
                 pulled = await decode.receive()
             if pulled is None or not pulled.HasField("pulled"):
                 raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
@@ -178,6 +179,9 @@ async def run_attempt(
         observer.enter(RequestState.DECODING)
         observer.decoding_on(decode)
         try:
+            if observer.credit > admitted_credit:  # raised during the transfer
+                with _losing(membership, decoder):
+                    await decode.send(credit_message(observer.credit))
             return await _follow(membership, decoder, decode, observer, budget)
         except _Lost:
             return Outcome.LOST
