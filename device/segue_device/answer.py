@@ -137,19 +137,27 @@ class Answer:
         credit = public.Credit(through=self.credit_through)
         self.send(public.GenerateRequest(credit=credit))
 
-    def _credit_view(self) -> CreditView:
-        prompt_tokens = len(self.request.prompt_ids)
+    @property
+    def _absorb_s(self) -> float:
         profile = self.request.profile
-        absorb_s = profile.absorb_per_token_s(prompt_tokens) if profile is not None else 0.0
+        return profile.absorb_per_token_s(len(self.request.prompt_ids)) if profile else 0.0
+
+    @property
+    def ready_in_s(self) -> float:
+        """Until the device can make a token, as far as is known."""
+        prompt_tokens = len(self.request.prompt_ids)
         left_s = self.prefill_clock.left_s(prompt_tokens, anyio.current_time())
-        owed = self.credit_through - self.absorbed_tokens
+        owed = max(self.credit_through, len(self.log)) - self.absorbed_tokens
+        return left_s + owed * self._absorb_s + HANDOVER_S
+
+    def _credit_view(self) -> CreditView:
         return CreditView(
             credit_through=self.credit_through,
             max_tokens=self.request.max_tokens,
             shown_tokens=self.display.cursor,
             show_interval_s=self.show_interval_s,
-            ready_in_s=left_s + owed * absorb_s + HANDOVER_S,
-            absorb_per_token_s=absorb_s,
+            ready_in_s=self.ready_in_s,
+            absorb_per_token_s=self._absorb_s,
             cloud_reply_s=self.cloud_reply_s,
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import anyio
 
 from segue_device import events
-from segue_device.answer import Answer
+from segue_device.answer import HANDOVER_S, Answer
 from segue_device.cloud_messages import CloudMessages
 from segue_device.cloud_peer import CloudPeer
 from segue_device.engine_loop import EngineLoop
@@ -29,6 +29,8 @@ from segue_protocol.text import TextStream
 
 # The cloud's account of itself comes within a round trip of the end, or not at all.
 SETTLE_S = 0.5
+# A hand-over that was expected by now may still take this long.
+OVERDUE_S = 0.5
 
 
 class Generation:
@@ -120,8 +122,18 @@ class Generation:
             device_rate_tps=1 / (profile.decode_s if profile is not None else interval_s),
             device_writes=answer.log.writer is Source.DEVICE,
             complete=answer.over,
+            expected_s=self._expected_s(),
             cancelled=answer.reason is events.FinishReason.CANCELLED,
         )
+
+    def _expected_s(self) -> float:
+        """Until the next token is in the log; 0 while somebody is writing."""
+        answer = self.answer
+        owed = answer.cloud_alive and len(answer.log) < answer.credit_through
+        if answer.log.writer is Source.DEVICE or answer.over or owed or not answer.engine_alive:
+            return 0.0
+        ready_in_s = answer.ready_in_s
+        return ready_in_s if ready_in_s > HANDOVER_S else OVERDUE_S
 
     def _emit_pending(self) -> None:
         pending, self.answer.pending = self.answer.pending, []

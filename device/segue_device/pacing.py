@@ -6,6 +6,9 @@ shows them at a rate that the device can keep up after the takeover:
 - the first token is shown at once;
 - while the cloud writes, at the agreed interval (never faster than the device
   will decode, or the buffer would be gone before it is ready);
+- before the device is ready, what is left is stretched over the time until it is
+  expected, up to just under a visible stall: the hand-over may take longer than
+  planned, and a slower token is seen less than a stop;
 - after the takeover at ``clamp(device_rate + backlog / horizon)``, so that what
   is buffered is used up smoothly;
 - once the end is known, what is left goes out within ``flush_s``.
@@ -30,6 +33,8 @@ class Pacing:
     slew: float = 0.25
     slew_period_s: float = 0.25
     flush_s: float = 0.25
+    # Longest interval that stretching makes: just under a visible stall.
+    stretch_s: float = 0.24
 
     @classmethod
     def off(cls) -> Pacing:
@@ -46,6 +51,8 @@ class PaceView:
     device_rate_tps: float
     device_writes: bool
     complete: bool
+    # Until the next token is expected; 0 while they are coming.
+    expected_s: float = 0.0
     cancelled: bool = False
 
 
@@ -64,6 +71,8 @@ class Pacer:
         if self._last_s is None or not self._pacing.enabled or view.cancelled:
             return now_s
         interval_s = 1 / self._follow(self._target_tps(view), now_s)
+        hold_s = min(view.expected_s / max(1, view.backlog_tokens), self._pacing.stretch_s)
+        interval_s = max(interval_s, hold_s)
         if view.complete:
             if self._flush_by_s is None:
                 self._flush_by_s = now_s + self._pacing.flush_s

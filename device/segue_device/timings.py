@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
+WINDOW_S = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -20,11 +22,18 @@ class Timings:
     # (E2EL - TTFT) / (tokens - 1)
     tpot_s: float | None
     e2e_s: float
-    gaps_s: Sequence[float]
+    # When each token was received (or made), and when it was shown.
+    received_s: Sequence[float]
+    shown_s: Sequence[float]
     # Around the takeover: what the user saw, and what lay between the two
     # tokens as they were made.
     takeover_gap_s: float | None
     takeover_gap_raw_s: float | None
+
+    @property
+    def gaps_s(self) -> Sequence[float]:
+        """Inter-token latencies as shown."""
+        return [later - earlier for earlier, later in pairwise(self.shown_s)]
 
     @property
     def max_gap_s(self) -> float:
@@ -38,6 +47,15 @@ class Timings:
         """Gaps longer than a limit."""
         return sum(gap > longer_than_s for gap in self.gaps_s)
 
+    @property
+    def burstiness(self) -> float:
+        """Coefficient of variation of the tokens shown per 250 ms; 0 is perfectly even."""
+        if len(self.shown_s) < 2:
+            return 0.0
+        edges = np.arange(self.shown_s[0], self.shown_s[-1] + WINDOW_S, WINDOW_S)
+        counts, _ = np.histogram(self.shown_s, edges)
+        return float(counts.std() / counts.mean())
+
 
 def measure(
     started_s: float,
@@ -47,16 +65,16 @@ def measure(
     takeover_index: int | None,
 ) -> Timings:
     """Timings from the moments at which tokens were received (or made) and shown."""
-    gaps_s = [later - earlier for earlier, later in pairwise(shown_s)]
     around: int | None = takeover_index
     if around is not None and not 0 < around < len(shown_s):
         around = None
     return Timings(
         ttft_s=shown_s[0] - started_s if shown_s else None,
-        tpot_s=(shown_s[-1] - shown_s[0]) / len(gaps_s) if gaps_s else None,
+        tpot_s=(shown_s[-1] - shown_s[0]) / (len(shown_s) - 1) if len(shown_s) > 1 else None,
         e2e_s=ended_s - started_s,
-        gaps_s=gaps_s,
-        takeover_gap_s=gaps_s[around - 1] if around is not None else None,
+        received_s=[moment - started_s for moment in received_s],
+        shown_s=[moment - started_s for moment in shown_s],
+        takeover_gap_s=shown_s[around] - shown_s[around - 1] if around is not None else None,
         takeover_gap_raw_s=(
             received_s[around] - received_s[around - 1] if around is not None else None
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -34,6 +35,7 @@ def _show(
                 device_rate_tps=device_rate_tps,
                 device_writes=arrived > takeover,
                 complete=arrived == len(arrivals_s),
+                expected_s=0.5 if arrived == takeover else 0.0,
             )
             due = pacer.due_s(view, now)
             if due <= now:
@@ -58,7 +60,16 @@ def test_a_burst_becomes_a_steady_pace_and_the_hole_behind_it_is_not_seen() -> N
     device = [1.0 + INTERVAL_S * number for number in range(40)]
     shown = _show(burst + device, takeover=20)
     assert max(_gaps(shown)) < 0.25
-    assert _gaps(shown)[:15] == pytest.approx([INTERVAL_S] * 15)
+    assert _gaps(shown)[:9] == pytest.approx([INTERVAL_S] * 9)
+
+
+@pytest.mark.parametrize("hole_s", [0.2, 0.5, 0.8, 1.2])
+def test_a_short_buffer_is_stretched_over_a_hole(hole_s: float) -> None:
+    """hole / 0.25 s buffered tokens are enough for no visible stall."""
+    buffered = math.ceil(hole_s / 0.25)
+    cloud = [0.0] * buffered
+    device = [hole_s + INTERVAL_S * number for number in range(30)]
+    assert max(_gaps(_show(cloud + device, takeover=buffered))) <= 0.25
 
 
 def test_without_pacing_everything_goes_out_at_once() -> None:
