@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=TINY, help="a Hugging Face directory")
     parser.add_argument("--prompts", type=Path, default=ROOT / "demos/model/demo_prompts.json")
     parser.add_argument("--emulation", type=Path, default=ROOT / "demos/split/phone.json")
+    parser.add_argument("--record", type=Path, help="write when each token arrived")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
     emulation = Emulation.load(options.emulation)
@@ -70,6 +71,8 @@ def main() -> int:
             )
         )
     print(table(runs, emulation))
+    if options.record:
+        options.record.write_text(json.dumps([run.arrivals() for run in runs]) + "\n")
     if options.json:
         report = {
             "runs": [run.as_json() for run in runs],

@@ -61,6 +61,14 @@ class Run:
         """Over the whole answer: the device sampled every token of its own run."""
         return self.device_only.min_margin
 
+    def arrivals(self) -> dict[str, Any]:
+        """When each token of the split answer was received or made (emulated device)."""
+        return {
+            "name": self.name,
+            "cloud_tokens": self.split.usage.cloud_tokens,
+            "received_s": [round(moment, 4) for moment in self.split.timings.received_s],
+        }
+
     def as_json(self) -> dict[str, Any]:
         """The report's shape."""
         split = self.split

@@ -67,9 +67,9 @@ def test_a_burst_becomes_a_steady_pace_and_the_hole_behind_it_is_not_seen() -> N
 def test_a_short_buffer_is_stretched_over_a_hole(hole_s: float) -> None:
     """hole / 0.25 s buffered tokens are enough for no visible stall."""
     buffered = math.ceil(hole_s / 0.25)
-    cloud = [0.0] * buffered
+    cloud = [0.0] * (1 + buffered)  # the first is shown at once
     device = [hole_s + INTERVAL_S * number for number in range(30)]
-    assert max(_gaps(_show(cloud + device, takeover=buffered))) <= 0.25
+    assert max(_gaps(_show(cloud + device, takeover=len(cloud)))) <= 0.25
 
 
 def test_without_pacing_everything_goes_out_at_once() -> None:
