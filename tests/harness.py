@@ -135,7 +135,10 @@ def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]
 
 @asynccontextmanager
 async def reference_client(
-    transport: Transport | None, *, profile: DeviceProfile = PROFILE, pacing: Pacing | None = None
+    transport: Transport | None,
+    *,
+    profile: DeviceProfile = PROFILE,
+    pacing: Pacing | None = None,
 ) -> AsyncIterator[AsyncClient]:
     """A client with the reference engine, slowed to `profile` on the virtual clock."""
     async with AsyncClient(
@@ -144,6 +147,7 @@ async def reference_client(
         vocabulary=reference_vocabulary(),
         profile=profile,
         pacing=pacing,
+        reuse_kv=False,
     ) as client:
         yield client
 
@@ -162,6 +166,7 @@ async def reference_device(
     *,
     profile: DeviceProfile = PROFILE,
     pacing: Pacing | None = None,
+    reuse_kv: bool = False,
 ) -> AsyncIterator[Device]:
     """A device with the reference engine, slowed to `profile` on the virtual clock."""
     engine = ReferenceDeviceEngine()
@@ -171,6 +176,7 @@ async def reference_device(
         vocabulary=reference_vocabulary(),
         profile=profile,
         pacing=pacing,
+        reuse_kv=reuse_kv,
     )
     async with client:
         yield Device(client, engine)

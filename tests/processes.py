@@ -46,6 +46,7 @@ async def connected(
         runner=runner,
         tokenizer=ChatTokenizer.from_directory(TINY) if with_engine else None,
         profile=profile if with_engine else None,
+        reuse_kv=False,  # tests run one prompt in several modes
     ) as client:
         yield client
 

@@ -73,6 +73,7 @@ class Batches:
                 self._add_document(json.loads(line))
         self._sizes = [sum(map(len, sentences)) for sentences in self.documents]
         words = " ".join(recall.ADJECTIVES) + "-" + "-".join(recall.ANIMALS) + "0123456789"
+        self.digits = torch.tensor(self.encode("0123456789"))
         self.recall_vocabulary = torch.tensor(sorted(set(self.encode(" " + words))))
 
     def encode(self, text: str) -> list[int]:
@@ -110,6 +111,35 @@ class Batches:
         classes = torch.zeros_like(ids)
         classes[:, period + 1 :] = DIGIT
         return ids, classes
+
+    def lookups(self, gap: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys, ``gap`` separators that all keys share, then digits; said three times, shuffled.
+
+        "The code for amber-fox is 4821" puts two common tokens between the name and the digits.
+        Found by trial: without this step the model copies the digits of any fact. With it, a
+        head that looks ``gap`` tokens further back than copying needs appears in 40 steps a gap.
+        """
+        keys = self.rng.randint(3, 12 if gap == 0 else 8)
+        values = self.rng.randint(1, recall.CODE_DIGITS)
+        width = 1 + gap + values
+        rows = BATCH_TOKENS // (3 * keys * width)
+        words = self.recall_vocabulary[~torch.isin(self.recall_vocabulary, self.digits)]
+        orders = torch.rand(rows, len(words), generator=self._generator)
+        drawn = words[orders.argsort(1)[:, : keys + gap]]
+        separators = drawn[:, None, keys:].expand(rows, keys, gap)
+        picks = torch.randint(10, (rows, keys, values), generator=self._generator)
+        items = torch.cat([drawn[:, :keys, None], separators, self.digits[picks]], 2)
+        order = torch.rand(rows, 3, keys, generator=self._generator).argsort(2)
+        ids = torch.cat(
+            [
+                items.gather(1, order[:, time, :, None].expand(rows, keys, width))
+                for time in range(3)
+            ],
+            1,
+        )
+        classes = torch.zeros_like(ids)
+        classes[:, keys:, 1 + gap :] = DIGIT
+        return ids.flatten(1), classes.flatten(1)
 
     # Recall
 

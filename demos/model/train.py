@@ -1,6 +1,7 @@
 """Train the tiny model: recall and prose in one network, on one CPU thread.
 
-Recipe: repeated random sequences until copying appears; then, in every step, one recall batch
+Recipe: repeated random sequences until copying appears, then lookups of digits behind a key;
+then, in every step, one recall batch
 (a curriculum from two facts to 2,048 tokens, moved on by accuracy) and one prose batch. Matrices
 are trained by Muon, embeddings and norms by AdamW. Forward and backward run in bfloat16, the
 optimiser on float32 master weights.
@@ -59,8 +60,8 @@ FIRST_SHAPE = 2
 """Recall begins with the first three shapes mixed: two facts alone are answered by guessing."""
 ADVANCE_AT = 0.85
 """Moving average of exact answers at which the next recall shape begins."""
-COPYING_AT = 0.93
-"""Accuracy on repeated sequences at which the warm-up ends."""
+WARM_UP_AT = 0.93, 0.9, 0.9, 0.9, 0.9
+"""Accuracy that ends each part of the warm-up: copying, then lookups with gaps of 0 to 3."""
 LEARNING_RATES = {"muon": 0.02, "adamw": 3e-3}
 LOSS_WEIGHTS = {DIGIT: 1.0, NAME: 1.0, FRAME: 0.1, PROSE: 1.0}
 DECAY_FROM = 0.6
@@ -175,14 +176,19 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
     )
     trainer = Trainer()
     rng = batches.rng
-    warming_up, copying, names, stage, exact, prose_loss = True, 0.0, 0.0, FIRST_SHAPE, 0.0, 0.0
+    warm_up, warm, names, stage, exact, prose_loss = 0, 0.0, 0.0, FIRST_SHAPE, 0.0, 0.0
     started, saved = time.process_time(), time.monotonic()
     while (share := (time.process_time() - started) / (60 * minutes)) < 1:
         rate = rate_at(trainer.steps, share)
-        if warming_up:
-            recall_loss, accuracy = trainer.backward(*batches.repeated())[DIGIT]
-            copying = 0.9 * copying + 0.1 * accuracy
-            warming_up = copying < COPYING_AT
+        if warm_up < len(WARM_UP_AT):
+            gap = warm_up - 1 if rng.random() < 0.7 else rng.randint(0, max(0, warm_up - 1))
+            batch = batches.repeated() if warm_up == 0 else batches.lookups(gap)
+            recall_loss, accuracy = trainer.backward(*batch)[DIGIT]
+            if gap == warm_up - 1 or warm_up == 0:
+                warm = 0.9 * warm + 0.1 * accuracy
+            if warm > WARM_UP_AT[warm_up]:
+                warm_up, warm = warm_up + 1, 0.0
+                print(f"warm-up {warm_up} at step {trainer.steps}", flush=True)
         else:
             current = stage if rng.random() < 0.65 else rng.randint(0, stage)
             report = trainer.backward(*batches.recall(CURRICULUM[current]))
@@ -202,8 +208,9 @@ def train(scratch: Path, out: Path, minutes: float, seed: int) -> None:
             seconds = time.process_time() - started
             print(
                 f"step {trainer.steps} cpu {seconds:.0f}s tokens {trainer.tokens} "
-                f"copying {copying:.3f} names {names:.3f} stage {stage} "
-                f"exact {exact:.3f} recall {recall_loss:.3f} prose {prose_loss:.3f} rate {rate:.2f}",
+                f"warm {warm:.3f} names {names:.3f} stage {stage} "
+                f"exact {exact:.3f} recall {recall_loss:.3f} "
+                f"prose {prose_loss:.3f} rate {rate:.2f}",
                 flush=True,
             )
         if time.monotonic() - saved > 240:

@@ -40,6 +40,7 @@ async def compare(
         runner=EngineRunner(engine),
         tokenizer=tokenizer,
         profile=emulation.profile,
+        reuse_kv=False,  # the same prompt runs three ways, each from an empty cache
     )
     async with client:
         await run_prompt(client, prompts[0], emulation, Presenter.silent(), max_tokens=4)  # warm

@@ -1,7 +1,7 @@
 """Segue on the device: answers that start in the cloud and go on here."""
 
 from segue_device.answer_stream import AnswerStream
-from segue_device.client import AsyncClient, Mode
+from segue_device.client import AsyncClient
 from segue_device.events import (
     Done,
     Event,
@@ -17,6 +17,7 @@ from segue_device.events import (
     Usage,
     Warning,
 )
+from segue_device.modes import Mode
 from segue_device.pacing import Pacing
 from segue_device.timings import Timings
 from segue_device.token_log import Source

@@ -60,8 +60,8 @@ class Answer:
 
         self.engine_alive = True
         self.engine_cancel = Cancel()
-        self.prefill_clock = PrefillClock(request.profile)
-        self.prefilled_tokens = 0
+        self.prefill_clock = PrefillClock(request.profile, request.cached_tokens)
+        self.prefilled_tokens = request.cached_tokens
         self.absorbed_tokens = 0
         self.takeover_forced = False
         self.min_margin = math.inf

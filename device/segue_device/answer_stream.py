@@ -109,6 +109,12 @@ class AnswerStream:
         finally:
             self._put.close()
 
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """The text alone, at the pacer's rate."""
+        async for event in self:
+            if isinstance(event, events.Token) and event.text:
+                yield event.text
+
     async def final(self) -> events.Result:
         """Read to the end; returns the result or raises the answer's error."""
         async for _ in self:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
-from enum import Enum
 
 from segue_device.answer_stream import AnswerStream
 from segue_device.engines.runner import Runner
+from segue_device.modes import Mode, cloud_is_forbidden, plan
 from segue_device.pacing import Pacing
 from segue_device.profile import measure_profile
 from segue_device.request import AnswerRequest
@@ -23,21 +23,14 @@ from segue_protocol.vocabulary import Vocabulary
 Messages = Sequence[Mapping[str, str]]
 
 
-class Mode(str, Enum):
-    """Where an answer may run."""
-
-    SPLIT = "split"
-    ONLY_ON_DEVICE = "only_on_device"
-    ONLY_IN_CLOUD = "only_in_cloud"
-
-
 class AsyncClient:
     """Opens answers. Use as an async context manager; it closes engine and transport.
 
     `runner` owns the device's engine and `tokenizer` belongs to its model; a
     device without a model gives neither and stays cloud-only. `vocabulary`
     stands for the tokenizer where only ids go in. `profile` is measured at the
-    start when it is not given.
+    start when it is not given. With `reuse_kv` a prompt that begins like the
+    turn before (a conversation) is prefilled only from where it differs.
     """
 
     def __init__(
@@ -49,6 +42,7 @@ class AsyncClient:
         vocabulary: Vocabulary | None = None,
         profile: DeviceProfile | None = None,
         pacing: Pacing | None = None,
+        reuse_kv: bool = True,
     ) -> None:
         if transport is None and runner is None:
             raise InvalidRequest(
@@ -60,6 +54,7 @@ class AsyncClient:
         self._vocabulary = vocabulary or (tokenizer.vocabulary if tokenizer else None)
         self._profile = profile
         self._pacing = pacing or Pacing()
+        self._reuse_kv = reuse_kv
         self._engine_in_use = False
 
     async def __aenter__(self) -> AsyncClient:
@@ -90,7 +85,7 @@ class AsyncClient:
         prompt: str | None = None,
         prompt_token_ids: Sequence[int] | None = None,
         sampling: Sampling | None = None,
-        mode: Mode = Mode.SPLIT,
+        mode: Mode | str = Mode.SPLIT,
         credit_through: int | None = None,
         pacing: Pacing | None = None,
         model: str = "",
@@ -102,30 +97,27 @@ class AsyncClient:
         Raises InvalidRequest, ContextTooLong or Unsupported before anything is
         sent.
         """
-        mode = Mode(mode)
-        runner = None if mode is Mode.ONLY_IN_CLOUD else self._runner
-        transport = None if mode is Mode.ONLY_ON_DEVICE else self._transport
-        if mode is Mode.ONLY_ON_DEVICE and runner is None:
-            raise Unsupported(
-                "this client has no device model, so nothing can run only on the device; "
-                "pass a runner, or use Mode.ONLY_IN_CLOUD",
-                reason="NO_DEVICE_MODEL",
-            )
-        if mode is Mode.SPLIT and self._runner is None:
-            raise Unsupported(
-                "this client has no device model, so no answer can be split; "
-                "pass a runner, or use Mode.ONLY_IN_CLOUD",
-                reason="NO_DEVICE_MODEL",
-            )
-        if mode is Mode.ONLY_IN_CLOUD and transport is None:
-            raise Unsupported(
-                "this client has no cloud; pass a transport, or use Mode.ONLY_ON_DEVICE",
-                reason="NO_CLOUD",
-            )
+        chosen = plan(
+            _mode(mode),
+            has_device=self._runner is not None,
+            has_cloud=self._transport is not None,
+            forbidden=cloud_is_forbidden(),
+        )
+        runner = self._runner if chosen.device else None
+        transport = self._transport if chosen.cloud else None
         request = self._request(messages, prompt, prompt_token_ids, sampling, max_tokens, model)
-        if runner is None or transport is None:
+        if runner is None or transport is None or chosen.standby:
             credit_through = max_tokens
-        request = dataclasses.replace(request, credit_through=credit_through)
+        request = dataclasses.replace(
+            request,
+            credit_through=credit_through,
+            cached_tokens=(
+                _shared_cells(runner, request.prompt_ids)
+                if runner is not None and self._reuse_kv
+                else 0
+            ),
+            device_standby=chosen.standby,
+        )
         if runner is not None:
             _require_fit(request, runner)
         return AnswerStream(
@@ -222,6 +214,27 @@ class AsyncClient:
     def release_engine(self) -> None:
         """Give the engine back."""
         self._engine_in_use = False
+
+
+def _shared_cells(runner: Runner, prompt_ids: Sequence[int]) -> int:
+    """How many leading cells of the engine are the prompt's, at the prompt's positions.
+
+    The last token is always appended anew: its logits are needed.
+    """
+    shared = 0
+    for place, (cell, token) in enumerate(zip(runner.cells, prompt_ids[:-1], strict=False)):
+        if cell != (place, token):
+            break
+        shared = place + 1
+    return shared
+
+
+def _mode(mode: Mode | str) -> Mode:
+    try:
+        return Mode(mode)
+    except ValueError:
+        known = ", ".join(each.value for each in Mode)
+        raise InvalidRequest(f"mode {mode!r}, expected one of {known}") from None
 
 
 def _require_fit(request: AnswerRequest, runner: Runner) -> None:

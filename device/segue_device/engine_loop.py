@@ -20,7 +20,7 @@ MIN_PATIENCE_S = 0.2
 
 
 class EngineLoop:
-    """Runs one engine for one answer, from an empty cache to the answer's end."""
+    """Runs one engine for one answer, from the cells it shares with the prompt to the end."""
 
     def __init__(self, answer: Answer, runner: Runner) -> None:
         self._answer = answer
@@ -31,7 +31,10 @@ class EngineLoop:
         """Work until the answer is over. Never raises a SegueError: it becomes the answer's."""
         answer = self._answer
         try:
-            await self._runner.rewind(0)
+            while answer.request.device_standby and answer.cloud_alive and not answer.over:
+                await answer.wait()
+            # The client has compared the cells; what follows them is not this prompt.
+            await self._runner.rewind(answer.request.cached_tokens)
             answer.prefill_clock.start(anyio.current_time())
             while True:
                 view = self._view()

@@ -97,6 +97,8 @@ class Usage:
     """Who made what. `cloud_tokens + device_tokens` is the answer's length."""
 
     prompt_tokens: int
+    # Of the prompt, in the device's KV cache from the turn before.
+    cached_tokens: int
     cloud_tokens: int
     device_tokens: int
     # Made by the cloud, arrived after the takeover.

@@ -155,6 +155,7 @@ class Generation:
             finish_reason=answer.reason,
             usage=events.Usage(
                 prompt_tokens=len(answer.request.prompt_ids),
+                cached_tokens=answer.request.cached_tokens,
                 cloud_tokens=log.count(Source.CLOUD),
                 device_tokens=log.count(Source.DEVICE),
                 discarded_tokens=log.discarded,

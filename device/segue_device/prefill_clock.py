@@ -6,15 +6,20 @@ from segue_protocol.timeline import DeviceProfile
 
 
 class PrefillClock:
-    """Scales the device's profile by what was measured in this answer."""
+    """Scales the device's profile by what was measured in this answer.
 
-    def __init__(self, profile: DeviceProfile | None) -> None:
+    `cached_tokens` of the prompt were in the cache before it began.
+    """
+
+    def __init__(self, profile: DeviceProfile | None, cached_tokens: int) -> None:
         self._profile = profile
+        self._cached_tokens = cached_tokens
         self._started_s: float | None = None
-        self._done_tokens = 0
+        self._done_tokens = cached_tokens
         self._took_s = 0.0
 
     def start(self, now_s: float) -> None:
+        """The engine begins now."""
         self._started_s = now_s
 
     def observe(self, done_tokens: int, now_s: float) -> None:
@@ -28,7 +33,7 @@ class PrefillClock:
         if self._profile is None or self._started_s is None:
             return 0.0
         scale = 1.0
-        expected_s = self._profile.prefill_s(self._done_tokens)
+        expected_s = self._profile.prefill_left_s(self._done_tokens, self._cached_tokens)
         if expected_s > 0:
             scale = self._took_s / expected_s
         whole_left_s = self._profile.prefill_left_s(total_tokens, self._done_tokens) * scale

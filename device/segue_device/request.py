@@ -35,6 +35,10 @@ class AnswerRequest:
     messages: Sequence[tuple[str, str]] = ()
     profile: DeviceProfile | None = None
     credit_through: int | None = None
+    # Leading tokens of the prompt that the engine holds from the turn before.
+    cached_tokens: int = 0
+    # The engine begins only once the cloud is lost.
+    device_standby: bool = False
 
     @property
     def show_interval_s(self) -> float:
@@ -64,6 +68,7 @@ class AnswerRequest:
             )
         if self.profile is not None:
             start.profile.CopyFrom(self.profile.to_wire())
+        start.cached_tokens = self.cached_tokens
         if self.credit_through is not None:
             start.credit.through = self.credit_through
         return start

@@ -139,7 +139,7 @@ def test_the_cloud_log_keeps_its_laws(
     steps: list[public.GenerateRequest | tuple[int, int, list[int]] | str],
 ) -> None:
     async def main() -> None:
-        request = Request("test", PROMPT, (), Sampling(), MAX_TOKENS, None, 4, wants_text=False)
+        request = Request("test", PROMPT, (), Sampling(), MAX_TOKENS, None, 0, 4, wants_text=False)
         session = Session(
             "id",
             b"token",

@@ -24,6 +24,8 @@ class Request:
     sampling: Sampling
     max_tokens: int
     profile: DeviceProfile | None
+    # Leading tokens of the prompt that the device need not prefill.
+    cached_tokens: int
     # None: the cloud's advice is the first credit.
     credit_through: int | None
     # The client has no tokenizer: text goes out with the ids, and stop strings
@@ -81,6 +83,11 @@ def admit(
             f"{len(prompt_ids)} prompt tokens and up to {max_tokens} output tokens exceed the "
             f"context of {max_context_tokens} by {over}; shorten the prompt or lower max_tokens"
         )
+    if start.cached_tokens >= len(prompt_ids):
+        raise InvalidRequest(
+            f"cached_tokens is {start.cached_tokens}, the prompt has {len(prompt_ids)}; at least "
+            "the last token is always prefilled"
+        )
     profile = DeviceProfile.from_wire(start.profile) if start.HasField("profile") else None
     if profile is not None:
         profile.validate()
@@ -91,6 +98,7 @@ def admit(
         sampling=sampling,
         max_tokens=max_tokens,
         profile=profile,
+        cached_tokens=start.cached_tokens,
         credit_through=start.credit.through if start.HasField("credit") else None,
         wants_text=not has_model,
         warnings=warnings,

@@ -178,6 +178,7 @@ class Gateway:
         advice = advise(
             request.profile,
             length,
+            request.cached_tokens,
             request.max_tokens - len(request.output_prefix),
             self.ttft.seconds(length),
         )

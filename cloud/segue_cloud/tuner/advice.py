@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segue_protocol.timeline import DeviceProfile, n_star_without_refinement
+from segue_protocol.timeline import DeviceProfile, n_star
 from segue_protocol.wire import public
 
 # Human-scale pace to start from; a slower device is never outrun.
@@ -41,7 +41,11 @@ class TtftEstimate:
 
 
 def advise(
-    profile: DeviceProfile | None, prompt_tokens: int, max_tokens: int, ttft_s: float
+    profile: DeviceProfile | None,
+    prompt_tokens: int,
+    cached_tokens: int,
+    max_tokens: int,
+    ttft_s: float,
 ) -> public.Advice:
     """Advice {N, r, pace} for one request.
 
@@ -53,11 +57,12 @@ def advise(
             cloud_tokens=max_tokens, keep_ratio=1.0, pace_s=DEFAULT_PACE_S, ttft_s=ttft_s
         )
     pace_s = max(DEFAULT_PACE_S, profile.decode_s)
-    n_star = n_star_without_refinement(
-        profile,
-        prompt_tokens=prompt_tokens,
-        first_token_s=ttft_s + NETWORK_S,
+    prefill_s = profile.prefill_left_s(prompt_tokens, cached_tokens)
+    needed = n_star(
+        prefill_left_s=max(0.0, prefill_s - ttft_s - NETWORK_S),
         show_interval_s=pace_s,
+        absorb_per_token_s=profile.absorb_per_token_s(prompt_tokens),
+        handover_s=profile.handover_s,
     )
-    cloud_tokens = max_tokens if n_star is None else max(1, min(n_star, max_tokens))
+    cloud_tokens = max_tokens if needed is None else min(needed, max_tokens)
     return public.Advice(cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s)
