@@ -23,7 +23,7 @@ from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_device import AsyncClient, DeviceProfile, Pacing
+from segue_device import AsyncClient, DeviceModel, DeviceProfile, Pacing
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
 from segue_device.transports.base import Transport
@@ -133,6 +133,12 @@ def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]
     return cost
 
 
+def _model(engine: ReferenceDeviceEngine, profile: DeviceProfile) -> DeviceModel:
+    return DeviceModel(
+        InlineRunner(engine, device_cost(profile)), profile, vocabulary=reference_vocabulary()
+    )
+
+
 @asynccontextmanager
 async def reference_client(
     transport: Transport | None,
@@ -142,10 +148,8 @@ async def reference_client(
 ) -> AsyncIterator[AsyncClient]:
     """A client with the reference engine, slowed to `profile` on the virtual clock."""
     async with AsyncClient(
-        transport=transport,
-        runner=InlineRunner(ReferenceDeviceEngine(), device_cost(profile)),
-        vocabulary=reference_vocabulary(),
-        profile=profile,
+        cloud=transport,
+        model=_model(ReferenceDeviceEngine(), profile),
         pacing=pacing,
         reuse_kv=False,
     ) as client:
@@ -171,10 +175,8 @@ async def reference_device(
     """A device with the reference engine, slowed to `profile` on the virtual clock."""
     engine = ReferenceDeviceEngine()
     client = AsyncClient(
-        transport=cloud.transport() if cloud is not None else None,
-        runner=InlineRunner(engine, device_cost(profile)),
-        vocabulary=reference_vocabulary(),
-        profile=profile,
+        cloud=cloud.transport() if cloud is not None else None,
+        model=_model(engine, profile),
         pacing=pacing,
         reuse_kv=reuse_kv,
     )

@@ -11,10 +11,9 @@ from pathlib import Path
 import grpc.aio
 
 from demos.cluster import Cluster
-from segue_device import AsyncClient, DeviceProfile
+from segue_device import AsyncClient, DeviceModel, DeviceProfile
 from segue_device.convert import convert_to_onnx
 from segue_device.engines import EngineRunner, ThrottledEngine, load_engine
-from segue_device.transports.grpc import GrpcTransport
 from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import MembershipServiceStub
 from segue_protocol.stubs.segue.v1.split_inference_pb2_grpc import SplitInferenceServiceStub
 from segue_protocol.tokenizer import ChatTokenizer
@@ -38,14 +37,14 @@ async def connected(
     cluster: Cluster, *, with_engine: bool = True, profile: DeviceProfile = SLOW
 ) -> AsyncIterator[AsyncClient]:
     """A client of the cluster, its engine slowed to `profile`."""
-    runner = None
+    model = None
     if with_engine:
-        runner = EngineRunner(ThrottledEngine(load_engine(device_model()), profile))
+        engine = ThrottledEngine(load_engine(device_model()), profile)
+        tokenizer = ChatTokenizer.from_directory(TINY)
+        model = DeviceModel(EngineRunner(engine), profile, tokenizer.vocabulary, tokenizer)
     async with AsyncClient(
-        transport=GrpcTransport(cluster.address),
-        runner=runner,
-        tokenizer=ChatTokenizer.from_directory(TINY) if with_engine else None,
-        profile=profile if with_engine else None,
+        cloud=cluster.address,
+        model=model,
         reuse_kv=False,  # tests run one prompt in several modes
     ) as client:
         yield client

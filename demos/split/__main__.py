@@ -13,7 +13,7 @@ from demos.split.emulation import Emulation
 from demos.split.present import Presenter
 from demos.split.runs import Prompt, Run, load_prompts, run_prompt
 from demos.split.table import table
-from segue_device import AsyncClient
+from segue_device import AsyncClient, DeviceModel
 from segue_device.convert import convert_to_onnx
 from segue_device.engines import EngineRunner, ThrottledEngine, load_engine
 from segue_device.transports.delayed import DelayedTransport
@@ -36,10 +36,8 @@ async def compare(
     engine = ThrottledEngine(load_engine(device_model), emulation.profile)
     transport = DelayedTransport(GrpcTransport(address), emulation.network_rtt_s)
     client = AsyncClient(
-        transport=transport,
-        runner=EngineRunner(engine),
-        tokenizer=tokenizer,
-        profile=emulation.profile,
+        cloud=transport,
+        model=DeviceModel(EngineRunner(engine), emulation.profile, tokenizer.vocabulary, tokenizer),
         reuse_kv=False,  # the same prompt runs three ways, each from an empty cache
     )
     async with client:

@@ -2,6 +2,7 @@
 
 from segue_device.answer_stream import AnswerStream
 from segue_device.client import AsyncClient
+from segue_device.device_model import DeviceModel
 from segue_device.events import (
     Done,
     Event,
@@ -28,6 +29,7 @@ from segue_protocol.timeline import DeviceProfile
 __all__ = [
     "AnswerStream",
     "AsyncClient",
+    "DeviceModel",
     "DeviceProfile",
     "Done",
     "Event",

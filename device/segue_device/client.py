@@ -5,61 +5,57 @@ from __future__ import annotations
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from segue_device.answer_stream import AnswerStream
-from segue_device.engines.runner import Runner
+from segue_device.device_model import DeviceModel
 from segue_device.modes import Mode, cloud_is_forbidden, plan
 from segue_device.pacing import Pacing
-from segue_device.profile import measure_profile
 from segue_device.request import AnswerRequest
+from segue_device.transports.addresses import transport_for
 from segue_device.transports.base import Transport
 from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
 from segue_protocol.sampling import Sampling
 from segue_protocol.text import TextStream
-from segue_protocol.timeline import DeviceProfile
-from segue_protocol.tokenizer import ChatTokenizer
-from segue_protocol.vocabulary import Vocabulary
 
 Messages = Sequence[Mapping[str, str]]
 
 
 class AsyncClient:
-    """Opens answers. Use as an async context manager; it closes engine and transport.
+    """Opens answers. Use as an async context manager; it closes what it opened.
 
-    `runner` owns the device's engine and `tokenizer` belongs to its model; a
-    device without a model gives neither and stays cloud-only. `vocabulary`
-    stands for the tokenizer where only ids go in. `profile` is measured at the
-    start when it is not given. With `reuse_kv` a prompt that begins like the
-    turn before (a conversation) is prefilled only from where it differs.
+    `cloud` is an address (``host:port``, ``ws://...``) or a transport, `model` a
+    converted model's path or a :class:`DeviceModel`; a device without a model
+    stays cloud-only. The transport is made when an answer first needs it. With
+    `reuse_kv` a prompt that begins like the turn before (a conversation) is
+    prefilled only from where it differs. `insecure` allows plain text to a
+    cloud that is not on this machine.
     """
 
     def __init__(
         self,
         *,
-        transport: Transport | None = None,
-        runner: Runner | None = None,
-        tokenizer: ChatTokenizer | None = None,
-        vocabulary: Vocabulary | None = None,
-        profile: DeviceProfile | None = None,
+        cloud: str | Transport | None = None,
+        model: str | Path | DeviceModel | None = None,
         pacing: Pacing | None = None,
         reuse_kv: bool = True,
+        insecure: bool = False,
     ) -> None:
-        if transport is None and runner is None:
-            raise InvalidRequest(
-                "a client needs a cloud (transport), a device model (runner), or both"
-            )
-        self._transport = transport
-        self._runner = runner
-        self._tokenizer = tokenizer
-        self._vocabulary = vocabulary or (tokenizer.vocabulary if tokenizer else None)
-        self._profile = profile
+        if cloud is None and model is None:
+            raise InvalidRequest("a client needs a cloud, a device model, or both")
+        self._cloud = cloud
+        self._transport = None if isinstance(cloud, str) else cloud
+        self._model_path = model if isinstance(model, (str, Path)) else None
+        self._model = None if isinstance(model, (str, Path)) else model
         self._pacing = pacing or Pacing()
         self._reuse_kv = reuse_kv
+        self._insecure = insecure
         self._engine_in_use = False
 
     async def __aenter__(self) -> AsyncClient:
-        if self._runner is not None and self._profile is None:
-            self._profile = await measure_profile(self._runner)
+        """Load the model, if it was given by its path."""
+        if self._model_path is not None and self._model is None:
+            self._model = await DeviceModel.load(self._model_path)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -67,15 +63,21 @@ class AsyncClient:
 
     async def aclose(self) -> None:
         """Close engine and connection. Idempotent."""
-        if self._runner is not None:
-            await self._runner.close()
+        if self._model is not None:
+            await self._model.runner.close()
         if self._transport is not None:
             await self._transport.aclose()
 
     @property
-    def profile(self) -> DeviceProfile | None:
-        """The device's speed as told to the cloud."""
-        return self._profile
+    def model(self) -> DeviceModel | None:
+        """The device's model, once it is loaded."""
+        return self._model
+
+    def _open_cloud(self) -> Transport:
+        if self._transport is None:
+            assert isinstance(self._cloud, str)
+            self._transport = transport_for(self._cloud, insecure=self._insecure)
+        return self._transport
 
     def stream(
         self,
@@ -99,32 +101,29 @@ class AsyncClient:
         """
         chosen = plan(
             _mode(mode),
-            has_device=self._runner is not None,
-            has_cloud=self._transport is not None,
+            has_device=self._model is not None,
+            has_cloud=self._cloud is not None,
             forbidden=cloud_is_forbidden(),
         )
-        runner = self._runner if chosen.device else None
-        transport = self._transport if chosen.cloud else None
+        device = self._model if chosen.device else None
         request = self._request(messages, prompt, prompt_token_ids, sampling, max_tokens, model)
-        if runner is None or transport is None or chosen.standby:
+        if device is None or not chosen.cloud or chosen.standby:
             credit_through = max_tokens
         request = dataclasses.replace(
             request,
             credit_through=credit_through,
-            cached_tokens=(
-                _shared_cells(runner, request.prompt_ids)
-                if runner is not None and self._reuse_kv
-                else 0
-            ),
+            cached_tokens=device.shared_cells(request.prompt_ids)
+            if device and self._reuse_kv
+            else 0,
             device_standby=chosen.standby,
         )
-        if runner is not None:
-            _require_fit(request, runner)
+        if device is not None:
+            _require_fit(request, device)
         return AnswerStream(
             request,
             self,
-            runner=runner,
-            transport=transport,
+            runner=device.runner if device is not None else None,
+            transport=self._open_cloud() if chosen.cloud else None,
             text=self._text_stream(request),
             pacing=pacing or self._pacing,
         )
@@ -148,7 +147,7 @@ class AsyncClient:
         if not given[0]:
             raise InvalidRequest("the prompt is empty; expected at least one token or message")
         sampling = sampling or Sampling()
-        identity = self._runner.identity if self._runner is not None else None
+        identity = self._model.identity if self._model is not None else None
         sampling.validate(identity.vocab_size if identity is not None else None)
         request = AnswerRequest(
             request_id=str(uuid.uuid4()),
@@ -171,7 +170,7 @@ class AsyncClient:
             prompt_ids=self._encode(messages, prompt, prompt_token_ids, identity.vocab_size),
             sampling=dataclasses.replace(sampling, stop_token_ids=tuple(sorted(stop_ids))),
             identity=identity,
-            profile=self._profile,
+            profile=self._model.profile if self._model is not None else None,
         )
 
     def _encode(
@@ -189,17 +188,19 @@ class AsyncClient:
                         f"{vocab_size} ids"
                     )
             return tuple(prompt_token_ids)
-        if self._tokenizer is None:
-            raise Unsupported("this client has no tokenizer; pass prompt_token_ids")
+        tokenizer = self._model.tokenizer if self._model is not None else None
+        if tokenizer is None:
+            raise Unsupported("this device's model has no tokenizer; pass prompt_token_ids")
         if prompt is not None:
-            return tuple(self._tokenizer.encode(prompt))
-        return tuple(self._tokenizer.encode_chat(messages or ()))
+            return tuple(tokenizer.encode(prompt))
+        return tuple(tokenizer.encode_chat(messages or ()))
 
     def _text_stream(self, request: AnswerRequest) -> TextStream | None:
         """Text of one answer; None when it comes from the cloud, or there is none."""
-        if request.identity is None or self._vocabulary is None:
+        vocabulary = self._model.vocabulary if self._model is not None else None
+        if request.identity is None or vocabulary is None:
             return None
-        return TextStream(self._vocabulary, request.sampling.stop)
+        return TextStream(vocabulary, request.sampling.stop)
 
     def claim_engine(self) -> None:
         """One answer at a time may use the engine."""
@@ -216,19 +217,6 @@ class AsyncClient:
         self._engine_in_use = False
 
 
-def _shared_cells(runner: Runner, prompt_ids: Sequence[int]) -> int:
-    """How many leading cells of the engine are the prompt's, at the prompt's positions.
-
-    The last token is always appended anew: its logits are needed.
-    """
-    shared = 0
-    for place, (cell, token) in enumerate(zip(runner.cells, prompt_ids[:-1], strict=False)):
-        if cell != (place, token):
-            break
-        shared = place + 1
-    return shared
-
-
 def _mode(mode: Mode | str) -> Mode:
     try:
         return Mode(mode)
@@ -237,8 +225,8 @@ def _mode(mode: Mode | str) -> Mode:
         raise InvalidRequest(f"mode {mode!r}, expected one of {known}") from None
 
 
-def _require_fit(request: AnswerRequest, runner: Runner) -> None:
-    context = runner.capabilities.max_context_tokens
+def _require_fit(request: AnswerRequest, device: DeviceModel) -> None:
+    context = device.max_context_tokens
     over = len(request.prompt_ids) + request.max_tokens - context
     if over > 0:
         raise ContextTooLong(
