@@ -116,8 +116,7 @@ class Batches:
         """Keys, ``gap`` separators that all keys share, then digits; said three times, shuffled.
 
         "The code for amber-fox is 4821" puts two common tokens between the name and the digits.
-        Found by trial: without this step the model copies the digits of any fact. With it, a
-        head that looks ``gap`` tokens further back than copying needs appears in 40 steps a gap.
+        This teaches, gap by gap, to look further back than copying needs.
         """
         keys = self.rng.randint(3, 12 if gap == 0 else 8)
         values = self.rng.randint(1, recall.CODE_DIGITS)
