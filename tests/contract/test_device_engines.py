@@ -11,6 +11,7 @@ import pytest
 from segue_device.engines import (
     Cancel,
     DeviceEngine,
+    LlamaCppEngine,
     OnnxEngine,
     ReferenceDeviceEngine,
     ThrottledEngine,
@@ -35,20 +36,20 @@ from tests.contract.engine_cases import (
 )
 
 
-@pytest.fixture(params=["reference", "onnx", "onnx-built", "throttled"])
+@pytest.fixture(params=["reference", "onnx", "onnx-built", "llama-cpp", "throttled"])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes engines of one kind with small chunks and a small context; closes them."""
     made: list[DeviceEngine] = []
-    directory = None
-    if request.param.startswith("onnx"):
-        kind = "onnx_dir" if request.param == "onnx" else "built_dir"
-        directory = request.getfixturevalue(kind)
+    fixture = {"onnx": "onnx_dir", "onnx-built": "built_dir", "llama-cpp": "gguf_dir"}
+    directory = request.getfixturevalue(fixture.get(request.param, "tmp_path"))
 
     def make_one(*, chunk_tokens: int = CHUNK, max_context_tokens: int = CONTEXT) -> DeviceEngine:
         options = {"chunk_tokens": chunk_tokens, "max_context_tokens": max_context_tokens}
         engine: DeviceEngine
-        if directory is not None:
+        if request.param.startswith("onnx"):
             engine = OnnxEngine(directory, **options)
+        elif request.param == "llama-cpp":
+            engine = LlamaCppEngine(directory / "model.gguf", **options)
         else:
             engine = ReferenceDeviceEngine(**options)
         if request.param == "throttled":
