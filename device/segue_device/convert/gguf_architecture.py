@@ -55,7 +55,9 @@ class Architecture:
         from transformers import AutoConfig
 
         try:
-            config: Any = AutoConfig.from_pretrained(directory, local_files_only=True)
+            config: Any = AutoConfig.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
         # transformers raises whatever its validation happens to.
         except Exception as error:
             raise InvalidRequest(

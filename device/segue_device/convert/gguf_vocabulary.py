@@ -33,7 +33,8 @@ def write_vocabulary(writer: Any, directory: Path, vocab_size: int) -> None:
     """Add the tokenizer and chat template of `directory` to a gguf.GGUFWriter.
 
     Raises Unsupported for a tokenizer that llama.cpp would not follow,
-    InvalidRequest when it has more ids than the model's `vocab_size`.
+    InvalidRequest when it has more ids than the model's `vocab_size`, NotFound
+    when no file says what ends an answer.
     """
     spec = read_json(directory, "tokenizer.json")
     vocabulary = Vocabulary.from_tokenizer_json(spec)

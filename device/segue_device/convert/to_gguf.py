@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from segue_device.convert.directory import Source, make_model_directory
@@ -40,14 +41,13 @@ def _build(source: Source, staged: Path, scratch: Path) -> Manifest:
     from gguf import GGUFWriter
 
     architecture = Architecture.from_directory(source.directory)
-    writer = GGUFWriter(staged / WEIGHTS_NAME, architecture.name)
-    writer.add_name(source.directory.name)
-    # Ties the file to the manifest beside it: the engine compares the two.
-    writer.add_string(DIGEST_KEY, source.weights_digest)
-    architecture.write(writer)
-    write_vocabulary(writer, source.directory, architecture.vocab_size)
-    write_tensors(writer, source.directory, architecture, source.precision)
-    writer.close()
+    with closing(GGUFWriter(staged / WEIGHTS_NAME, architecture.name)) as writer:
+        writer.add_name(source.directory.name)
+        # Ties the file to the manifest beside it: the engine compares the two.
+        writer.add_string(DIGEST_KEY, source.weights_digest)
+        architecture.write(writer)
+        write_vocabulary(writer, source.directory, architecture.vocab_size)
+        write_tensors(writer, source.directory, architecture, source.precision)
     return source.manifest(
         max_context_tokens=architecture.max_context_tokens, head_dim=architecture.head_dim
     )

@@ -70,6 +70,9 @@ class LlamaContext:
         _last_words.clear()
         model_params = llama.llama_model_default_params()
         model_params.n_gpu_layers = 0
+        # Quantized weights repacked for AMX tiles crash the process in their first batch
+        # (ggml-org/llama.cpp#20824, #26954); the plain kernels of such a CPU do not.
+        model_params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
         self._model = llama.llama_model_load_from_file(os.fsencode(path), model_params)
         if not self._model:
             raise _refused(f"cannot load {path}", "convert the model again")

@@ -78,11 +78,10 @@ class LlamaCppEngine:
             flash_attention=flash_attention,
             half_precision_cache=half_precision_cache,
         )
-        self._closed = False
         try:
             self._require_sidecar_of(manifest, weights)
         except InvalidRequest:
-            self.close()
+            self._context.close()
             raise
         self._capabilities = Capabilities(
             positions="exact",
@@ -94,6 +93,7 @@ class LlamaCppEngine:
         )
         self._cells: list[tuple[int, int]] = []
         self._has_logits = False
+        self._closed = False
 
     @property
     def identity(self) -> ModelIdentity:
