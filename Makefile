@@ -21,7 +21,14 @@ help:
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	@touch $@
 
-setup: .venv/.installed
+setup: .venv/.installed .venv/.llama
+
+# llama.cpp is compiled here, for the processor it will run on: minutes, so that
+# only what needs it waits. A wheel of such a build must not go to other machines.
+.venv/.llama: .venv/.installed
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" $(BIN)/pip install -q \
+	    --disable-pip-version-check -c constraints.txt -e "./device[llama]"
+	@touch $@
 
 # The generator lives apart: it needs an older protobuf than the rest, and its
 # stubs import on protobuf 5, 6 and 7, which those of newer generators do not.
@@ -46,7 +53,7 @@ models/tiny-onnx/segue_model.json: .venv/.installed demos/model/tiny/model.safet
 demo: models/tiny-onnx/segue_model.json
 	@$(BIN)/python -m demos.split $(ARGS)
 
-test: models/tiny-onnx/segue_model.json .venv-proto/.installed
+test: models/tiny-onnx/segue_model.json .venv-proto/.installed .venv/.llama
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segue_device import convert
+from segue_device.convert import convert_to_gguf, convert_to_onnx
+from segue_device.convert.to_onnx import expose_positions
 from tests.contract import tiny_llama
 
 
@@ -21,10 +22,15 @@ def hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def onnx_dir(hf_dir: Path) -> Path:
     directory = hf_dir.parent / "onnx"
     tiny_llama.write_onnx_model(hf_dir, directory)
-    convert.expose_positions(directory / "model.onnx")
+    expose_positions(directory / "model.onnx")
     return directory
 
 
 @pytest.fixture(scope="session")
 def built_dir(hf_dir: Path) -> Path:
-    return convert.convert_to_onnx(hf_dir, hf_dir.parent / "built")
+    return convert_to_onnx(hf_dir, hf_dir.parent / "built")
+
+
+@pytest.fixture(scope="session")
+def gguf_dir(hf_dir: Path) -> Path:
+    return convert_to_gguf(hf_dir, hf_dir.parent / "gguf")

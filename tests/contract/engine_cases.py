@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +44,27 @@ class CancelAt(Cancel):
         if self._left == 0:
             self.set()
         return super().is_set()
+
+
+class CancelBehind(Cancel):
+    """Sets itself right after it was asked for the first time: a cancel inside a chunk."""
+
+    def is_set(self) -> bool:
+        found = super().is_set()
+        self.set()
+        return found
+
+
+def torch_logits(hf_dir: Path, ids: list[int], positions: list[int]) -> np.ndarray:
+    """Logits [tokens, vocab] of transformers in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(hf_dir, dtype=torch.float32).eval()
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([ids]), position_ids=torch.tensor([positions]))
+    return out.logits[0].numpy()
 
 
 def after(engine: DeviceEngine, *appends: tuple[list[int], list[int]]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ import pytest
 from segue_device.engines import (
     Cancel,
     DeviceEngine,
+    LlamaCppEngine,
     OnnxEngine,
     ReferenceDeviceEngine,
     ThrottledEngine,
@@ -19,6 +21,7 @@ from segue_protocol.errors import (
     Cancelled,
     ContextTooLong,
     InvalidRequest,
+    SegueError,
 )
 from segue_protocol.reference import reference_logits
 from tests.contract.engine_cases import (
@@ -29,26 +32,27 @@ from tests.contract.engine_cases import (
     IDS,
     PROFILE,
     CancelAt,
+    CancelBehind,
     Make,
     after,
     assert_same,
 )
 
 
-@pytest.fixture(params=["reference", "onnx", "onnx-built", "throttled"])
+@pytest.fixture(params=["reference", "onnx", "onnx-built", "llama-cpp", "throttled"])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Makes engines of one kind with small chunks and a small context; closes them."""
     made: list[DeviceEngine] = []
-    directory = None
-    if request.param.startswith("onnx"):
-        kind = "onnx_dir" if request.param == "onnx" else "built_dir"
-        directory = request.getfixturevalue(kind)
+    fixture = {"onnx": "onnx_dir", "onnx-built": "built_dir", "llama-cpp": "gguf_dir"}
+    directory = request.getfixturevalue(fixture.get(request.param, "tmp_path"))
 
     def make_one(*, chunk_tokens: int = CHUNK, max_context_tokens: int = CONTEXT) -> DeviceEngine:
         options = {"chunk_tokens": chunk_tokens, "max_context_tokens": max_context_tokens}
         engine: DeviceEngine
-        if directory is not None:
+        if request.param.startswith("onnx"):
             engine = OnnxEngine(directory, **options)
+        elif request.param == "llama-cpp":
+            engine = LlamaCppEngine(directory / "model.gguf", **options)
         else:
             engine = ReferenceDeviceEngine(**options)
         if request.param == "throttled":
@@ -81,6 +85,18 @@ def test_rewind_and_append_again(make: Make) -> None:
     assert engine.rewind(0)
     assert list(engine.cells) == []
     assert_same(engine, after(engine, (IDS[:50], COMPACT[:50])), expected)
+
+
+def test_rewind_to_a_gap_and_append_behind_another(make: Make) -> None:
+    engine = make()
+    after(engine, (IDS, GAPPED))
+    for kept, onwards in ((49, 150), (49, 60), (20, 31), (20, 21), (20, 400), (10, 12)):
+        positions = [*GAPPED[:kept], *range(onwards, onwards + 20)]
+        expected = after(make(), (IDS[: kept + 20], positions))
+        assert engine.rewind(kept)
+        got = after(engine, (IDS[kept : kept + 20], positions[kept:]))
+        assert_same(engine, got, expected)
+        assert [position for position, _ in engine.cells] == positions
 
 
 def test_logits_only_behind_an_append(make: Make) -> None:
@@ -149,6 +165,49 @@ def test_cancelled_between_chunks(make: Make) -> None:
     with pytest.raises(InvalidRequest, match="no logits"):
         engine.logits()
     assert_same(engine, after(engine, (IDS[finished:], COMPACT[finished:])), expected)
+
+
+NATIVE = pytest.mark.parametrize("make", ["onnx", "onnx-built", "llama-cpp"], indirect=True)
+
+
+@NATIVE
+def test_cancelled_inside_a_chunk(make: Make) -> None:
+    expected = after(make(), (IDS, COMPACT))
+    engine = make(chunk_tokens=CONTEXT)
+    after(engine, (IDS[:20], COMPACT[:20]))
+    with pytest.raises(Cancelled):
+        engine.append(IDS[20:], COMPACT[20:], cancel=CancelBehind())
+    assert list(engine.cells) == list(zip(COMPACT, IDS, strict=True))[:20]
+    assert_same(engine, after(engine, (IDS[20:], COMPACT[20:])), expected)
+
+
+@NATIVE
+def test_cancelled_by_another_thread(make: Make) -> None:
+    class ToldWhenHeard(Cancel):
+        heard = threading.Event()
+
+        def add_listener(self, listener: Callable[[], None]) -> None:
+            super().add_listener(listener)
+            self.heard.set()
+
+    length = 2000
+    engine = make(chunk_tokens=length, max_context_tokens=length)
+    cancel, ended = ToldWhenHeard(), []
+
+    def run() -> None:
+        try:
+            engine.append([5] * length, list(range(length)), cancel=cancel)
+        except SegueError as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    cancel.heard.wait()
+    cancel.set()
+    thread.join()
+    assert ended == [Cancelled]
+    assert list(engine.cells) == []
+    assert_same(engine, after(engine, (IDS, COMPACT)), after(make(), (IDS, COMPACT)))
 
 
 def test_close_twice_and_use_after(make: Make) -> None:

@@ -50,7 +50,10 @@ def write_hf_model(directory: Path) -> None:
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2}
     for character in pre_tokenizers.ByteLevel.alphabet():
         vocabulary[character] = len(vocabulary)
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ġ", "Ġ"), ("Ã", "©")]
+    for pair in merges:
+        vocabulary["".join(pair)] = len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(

@@ -1,4 +1,4 @@
-"""segue_device.convert without the model builder, which is replaced by a small graph.
+"""Converting to ONNX without the model builder, which is replaced by a small graph.
 
 tests/contract runs the real builder where its modules are installed.
 """
@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from segue_device import convert
+from segue_device.convert import convert_to_onnx, to_onnx
+from segue_device.convert.__main__ import main
 from segue_device.engines.manifest import Manifest
 from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
 from segue_protocol.model_files import read_weights_digest
@@ -63,8 +64,8 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         model = {"context_length": 2048, "decoder": {"head_size": 64}}
         (built / "genai_config.json").write_text(json.dumps({"model": model}))
 
-    monkeypatch.setattr(convert, "_MODULES", ())
-    monkeypatch.setattr(convert, "_run_builder", build)
+    monkeypatch.setattr(to_onnx, "_MODULES", ())
+    monkeypatch.setattr(to_onnx, "_run_builder", build)
     return asked
 
 
@@ -74,7 +75,7 @@ def names(directory: Path) -> list[str]:
 
 def test_writes_a_directory_that_describes_itself(source: Path, builds: list[str]) -> None:
     out = source.parent / "deep" / "out"
-    assert convert.convert_to_onnx(source, out) == out
+    assert convert_to_onnx(source, out) == out
     assert names(out) == [
         "chat_template.jinja",
         "config.json",
@@ -95,11 +96,14 @@ def test_writes_a_directory_that_describes_itself(source: Path, builds: list[str
 
 def test_second_call_does_nothing(source: Path, builds: list[str]) -> None:
     out = source.parent / "out"
-    convert.convert_to_onnx(source, out)
+    convert_to_onnx(source, out)
     before = (out / "model.onnx").stat().st_mtime_ns
-    convert.convert_to_onnx(source, out)
+    convert_to_onnx(source, out)
     assert builds == ["fp32"]
     assert (out / "model.onnx").stat().st_mtime_ns == before
+    (out / "model.onnx").unlink()
+    convert_to_onnx(source, out)
+    assert builds == ["fp32", "fp32"]
 
 
 def change_weights(source: Path) -> None:
@@ -119,13 +123,13 @@ def test_converts_again_when_the_source_changed(
     source: Path, builds: list[str], change: Callable[[Path], None]
 ) -> None:
     out = source.parent / "out"
-    convert.convert_to_onnx(source, out)
+    convert_to_onnx(source, out)
     change(source)
-    convert.convert_to_onnx(source, out)
+    convert_to_onnx(source, out)
     assert builds == ["fp32", "fp32"]
     assert Manifest.read(out).weights_digest == read_weights_digest(source).hex()
     assert (out / "chat_template.jinja").exists() == (source / "chat_template.jinja").exists()
-    convert.convert_to_onnx(source, out, precision="int4")
+    convert_to_onnx(source, out, precision="int4")
     assert Manifest.read(out).numerics == "int4"
 
 
@@ -133,16 +137,16 @@ def test_failure_leaves_the_old_model(
     source: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = source.parent / "out"
-    convert.convert_to_onnx(source, out)
+    convert_to_onnx(source, out)
 
     def fail(graph: Path) -> None:
         raise Unsupported("a sliding window")
 
-    monkeypatch.setattr(convert, "expose_positions", fail)
+    monkeypatch.setattr(to_onnx, "expose_positions", fail)
     change_weights(source)
     before = Manifest.read(out)
     with pytest.raises(Unsupported):
-        convert.convert_to_onnx(source, out)
+        convert_to_onnx(source, out)
     assert Manifest.read(out) == before
     assert names(source.parent) == ["out", "tiny"]
 
@@ -150,39 +154,39 @@ def test_failure_leaves_the_old_model(
 def test_refuses_to_replace_what_it_did_not_make(source: Path, builds: list[str]) -> None:
     out = source.parent / "out"
     out.mkdir()
-    convert.convert_to_onnx(source, out)  # an empty directory is fine
+    convert_to_onnx(source, out)  # an empty directory is fine
     precious = source.parent / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("irreplaceable")
     with pytest.raises(InvalidRequest, match="something else"):
-        convert.convert_to_onnx(source, precious)
+        convert_to_onnx(source, precious)
     assert names(precious) == ["thesis.txt"]
 
 
 def test_bad_source_and_precision(source: Path, builds: list[str]) -> None:
     with pytest.raises(InvalidRequest, match="expected one of fp32, int8, int4"):
-        convert.convert_to_onnx(source, source.parent / "out", precision="fp8")
+        convert_to_onnx(source, source.parent / "out", precision="fp8")
     with pytest.raises(NotFound, match=r"config\.json is missing"):
-        convert.convert_to_onnx(source.parent / "nowhere", source.parent / "out")
+        convert_to_onnx(source.parent / "nowhere", source.parent / "out")
     (source / "model.safetensors").unlink()
     with pytest.raises(NotFound, match="safetensors"):
-        convert.convert_to_onnx(source, source.parent / "out")
+        convert_to_onnx(source, source.parent / "out")
     assert builds == []
 
 
 def test_missing_extra_names_the_install(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_MODULES", ("onnx", "no_such_module"))
+    monkeypatch.setattr(to_onnx, "_MODULES", ("onnx", "no_such_module"))
     with pytest.raises(Unsupported, match=r'no_such_module .*"segue-device\[convert\]"') as refused:
-        convert.convert_to_onnx(source, source.parent / "out")
+        convert_to_onnx(source, source.parent / "out")
     assert refused.value.reason == "EXTRA_MISSING"
 
 
 def test_builder_that_fails_is_quoted(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The real subprocess on a configuration no builder knows, or without its modules.
-    monkeypatch.setattr(convert, "_MODULES", ())
+    monkeypatch.setattr(to_onnx, "_MODULES", ())
     words = r"(?s)could not convert .* Its last words: .*Error"
     with pytest.raises(Unsupported, match=words) as refused:
-        convert.convert_to_onnx(source, source.parent / "out")
+        convert_to_onnx(source, source.parent / "out")
     assert refused.value.reason == "BUILDER_FAILED"
     assert names(source.parent) == ["tiny"]
 
@@ -192,7 +196,7 @@ def test_exposes_positions_once(tmp_path: Path, empty_inputs: int) -> None:
     path = tmp_path / "model.onnx"
     write_graph(path, empty_inputs=empty_inputs, local_window_size=-1)
     for _ in range(2):
-        convert.expose_positions(path)
+        to_onnx.expose_positions(path)
         model = onnx.load(str(path))
         assert [given.name for given in model.graph.input].count("position_ids") == 1
         assert list(model.graph.node[0].input)[8:10] == ["sin", "position_ids"]
@@ -201,12 +205,12 @@ def test_exposes_positions_once(tmp_path: Path, empty_inputs: int) -> None:
 def test_refuses_a_sliding_window(tmp_path: Path) -> None:
     write_graph(tmp_path / "model.onnx", local_window_size=128)
     with pytest.raises(Unsupported, match="sliding window"):
-        convert.expose_positions(tmp_path / "model.onnx")
+        to_onnx.expose_positions(tmp_path / "model.onnx")
 
 
 def test_command_line(source: Path, builds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = source.parent / "out"
-    assert convert.main([str(source), str(out), "--precision", "int8"]) == 0
+    assert main([str(source), str(out), "--precision", "int8"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
-    assert convert.main([str(source.parent / "nowhere"), str(out)]) == 1
+    assert main([str(source.parent / "nowhere"), str(out)]) == 1
     assert "MODEL_FILE_MISSING" in capsys.readouterr().err

@@ -47,10 +47,11 @@ def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> N
 
 
 def test_the_device_package_imports_without_its_extras() -> None:
-    """Neither torch nor grpc nor onnxruntime comes along with `import segue_device`."""
+    """Neither torch nor grpc nor an engine's library comes along with `import segue_device`."""
     code = (
         "import sys; import segue_device, segue_device.engines; "
-        "print([m for m in ('torch', 'grpc', 'onnxruntime', 'transformers') if m in sys.modules])"
+        "names = ('torch', 'grpc', 'onnxruntime', 'llama_cpp', 'transformers'); "
+        "print([name for name in names if name in sys.modules])"
     )
     import sys
 

@@ -1,7 +1,7 @@
 """Engines: a model with its KV cache on the device.
 
 The contract is :class:`DeviceEngine`; asynchronous code talks to a
-:class:`Runner`. :func:`load_engine` finds the engine for a model directory.
+:class:`Runner`. :func:`load_engine` finds the engine for a converted model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
+from segue_device.engines.llama_cpp import LlamaCppEngine
 from segue_device.engines.manifest import NAME as MANIFEST_NAME
 from segue_device.engines.onnx import GRAPH_NAME, OnnxEngine
 from segue_device.engines.reference import ReferenceDeviceEngine
@@ -24,6 +25,7 @@ __all__ = [
     "DeviceEngine",
     "EngineRunner",
     "InlineRunner",
+    "LlamaCppEngine",
     "OnnxEngine",
     "ReferenceDeviceEngine",
     "Runner",
@@ -33,34 +35,52 @@ __all__ = [
 
 REFERENCE_NAME = "reference"
 
+_GGUF = ".gguf"
+
 
 def load_engine(path_or_name: str | Path, **options: Any) -> DeviceEngine:
-    """The engine for a model directory, by what the directory holds.
+    """The engine for a converted model, by what is there.
 
-    A directory made by :mod:`segue_device.convert` becomes an
-    :class:`OnnxEngine`; the name ``reference`` is the
+    A directory that :func:`segue_device.convert.convert_to_onnx` made becomes an
+    :class:`OnnxEngine`, one of :func:`segue_device.convert.convert_to_gguf` or the
+    ``.gguf`` file in it a :class:`LlamaCppEngine`; the name ``reference`` is the
     :class:`ReferenceDeviceEngine`. `options` are the keyword arguments of that
-    class. Raises NotFound when there is no such directory, Unsupported when no
+    class. Raises NotFound when there is nothing at that path, Unsupported when no
     engine can read it or its extra is not installed, InvalidRequest for options
     the engine does not have.
     """
     if path_or_name == REFERENCE_NAME:
         _check_options(ReferenceDeviceEngine, options)
         return ReferenceDeviceEngine(**options)
-    directory = Path(path_or_name)
-    if not directory.is_dir():
+    path = Path(path_or_name)
+    if not path.exists():
         raise NotFound(
-            f"{directory} is no directory; expected a converted model or {REFERENCE_NAME!r}",
+            f"there is no {path}; expected a converted model or {REFERENCE_NAME!r}",
             reason="MODEL_NOT_FOUND",
         )
-    if (directory / MANIFEST_NAME).is_file() or (directory / GRAPH_NAME).is_file():
+    weights = _gguf_file(path)
+    if weights is not None:
+        _check_options(LlamaCppEngine, options)
+        return LlamaCppEngine(weights, **options)
+    if (path / MANIFEST_NAME).is_file() or (path / GRAPH_NAME).is_file():
         _check_options(OnnxEngine, options)
-        return OnnxEngine(directory, **options)
+        return OnnxEngine(path, **options)
     raise Unsupported(
-        f"{directory} holds no {MANIFEST_NAME} and {GRAPH_NAME}; convert a Hugging Face model "
-        "with: python -m segue_device.convert HF_DIR OUT_DIR",
+        f"{path} holds no {MANIFEST_NAME} with {GRAPH_NAME} or a {_GGUF} file; convert a Hugging "
+        "Face model with: python -m segue_device.convert HF_DIR OUT_DIR --format onnx|gguf",
         reason="UNKNOWN_MODEL_FORMAT",
     )
+
+
+def _gguf_file(path: Path) -> Path | None:
+    """`path` or the one in it, if it is for llama.cpp."""
+    if path.is_file():
+        return path if path.suffix == _GGUF else None
+    found = sorted(path.glob(f"*{_GGUF}"))
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise InvalidRequest(f"{path} holds {names}; name the file instead of the directory")
+    return found[0] if found else None
 
 
 def _check_options(engine: type[Any], options: dict[str, Any]) -> None:

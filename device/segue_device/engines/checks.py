@@ -39,6 +39,17 @@ def check_append(
         )
 
 
+def check_sizes(threads: int, max_cells: int, chunk_tokens: int, *, bound: int) -> None:
+    """InvalidRequest for an engine's options out of range; `bound` is the model's context."""
+    for name, value, most in (
+        ("threads", threads, 1024),
+        ("max_context_tokens", max_cells, bound),
+        ("chunk_tokens", chunk_tokens, bound),
+    ):
+        if not 1 <= value <= most:
+            raise InvalidRequest(f"{name} is {value}, expected 1 to {most} for this model")
+
+
 def check_rewind(cells: int, have: int) -> None:
     """InvalidRequest unless 0 <= `cells` <= `have`."""
     if not 0 <= cells <= have:

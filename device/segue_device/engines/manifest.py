@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from segue_protocol.errors import InvalidRequest
+from segue_protocol.identity import ModelIdentity
 from segue_protocol.model_files import read_json
 
 NAME = "segue_model.json"
@@ -20,7 +21,7 @@ class Manifest:
     ``weights_digest`` is the hex SHA-256 over the source's safetensors files,
     as :mod:`segue_protocol.identity` computes it; ``numerics`` names the
     arithmetic of the graph, e.g. ``fp32``; ``head_dim`` is the last dimension
-    of its caches, to which the graph gives no number.
+    of its caches, to which an ONNX graph gives no number.
     """
 
     model: str
@@ -43,6 +44,16 @@ class Manifest:
                 reason="MODEL_FILE_DAMAGED",
             )
         return cls(**found)
+
+    def identity(self, directory: Path) -> ModelIdentity:
+        """The identity of the source, from the tokenizer files beside this manifest.
+
+        Raises NotFound or InvalidRequest naming the file that is missing or damaged.
+        """
+        found = ModelIdentity.from_directory(
+            directory, numerics=self.numerics, weights_digest=bytes.fromhex(self.weights_digest)
+        )
+        return replace(found, model=self.model)
 
     def write(self, directory: Path) -> None:
         text = json.dumps(asdict(self), indent=2) + "\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from segue_device.engines.base import Cancel, Capabilities
 from segue_device.engines.checks import (
     check_append,
     check_rewind,
+    check_sizes,
     engine_closed,
     missing_extra,
     no_logits,
@@ -59,19 +59,8 @@ class OnnxEngine:
         max_cells = (
             manifest.max_context_tokens if max_context_tokens is None else max_context_tokens
         )
-        for name, value, most in (
-            ("threads", threads, 1024),
-            ("max_context_tokens", max_cells, manifest.max_context_tokens),
-            ("chunk_tokens", chunk_tokens, manifest.max_context_tokens),
-        ):
-            if not 1 <= value <= most:
-                raise InvalidRequest(f"{name} is {value}, expected 1 to {most} for this model")
-        identity = ModelIdentity.from_directory(
-            directory,
-            numerics=manifest.numerics,
-            weights_digest=bytes.fromhex(manifest.weights_digest),
-        )
-        self._identity = replace(identity, model=manifest.model)
+        check_sizes(threads, max_cells, chunk_tokens, bound=manifest.max_context_tokens)
+        self._identity = manifest.identity(directory)
         self._onnxruntime = _import_onnxruntime()
         self._session = _load_session(self._onnxruntime, directory / GRAPH_NAME, threads)
         self._has_position_ids = "position_ids" in _check_graph(self._session, directory)
