@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import pytest
+
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
 from segue_cloud.gateway.gateway import GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
-from segue_device import DeviceProfile, Sampling
+from segue_device import AsyncClient, DeviceProfile, Mode, Pacing, Result, Sampling
 from segue_device.transports import CloudStream, Transport
 from segue_device.transports.grpc import GrpcTransport
 from segue_device.transports.websocket import WebSocketTransport
+from segue_protocol.errors import SegueError
 from segue_protocol.reference import STOP_ID
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import public
@@ -26,6 +29,8 @@ T = TypeVar("T")
 
 WIRED = ("grpc", "websocket", "websocket-json")
 KINDS = ("local", *WIRED)
+every_wire = pytest.mark.parametrize("kind", WIRED)
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 PROMPT = tuple(b"Tell me how the letter found its way across the sea. ")
 SAMPLING = Sampling(temperature=0.8, top_k=50, seed=7, logit_bias={STOP_ID: -100.0})
@@ -42,7 +47,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Poll; bounded by the deadline of `run`."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110  (what is waited for has no event)
         await asyncio.sleep(0.005)
 
 
@@ -139,6 +144,35 @@ async def read_until(stream: CloudStream, field_name: str) -> list[public.Genera
         if response.WhichOneof("message") == field_name:
             return responses
     raise AssertionError(f"the stream ended without {field_name}: {responses}")
+
+
+async def drain(stream: CloudStream) -> None:
+    """Read to the end; raises the stream's error."""
+    while await stream.receive() is not None:
+        pass
+
+
+async def error_of(stream: CloudStream) -> SegueError:
+    """The error a stream ends with."""
+    with pytest.raises(SegueError) as raised:
+        await drain(stream)
+    return raised.value
+
+
+async def answer_of(
+    client: AsyncClient, mode: Mode, credit: int | None = None, sampling: Sampling = SAMPLING
+) -> Result:
+    """The whole answer to PROMPT, 40 tokens, shown at once."""
+    stream = client.stream(
+        prompt_token_ids=PROMPT,
+        sampling=sampling,
+        max_tokens=40,
+        mode=mode,
+        credit_through=credit,
+        pacing=Pacing.off(),
+    )
+    async with stream as answer:
+        return await answer.final()
 
 
 def ids_of(responses: list[public.GenerateResponse]) -> list[int]:

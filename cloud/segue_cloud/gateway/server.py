@@ -98,9 +98,7 @@ class Ports:
 class GatewayServer:
     """The listeners of one gateway process. `origins`: see :class:`WebSocketServer`."""
 
-    def __init__(
-        self, gateway: Gateway, join: JoinHandler, *, origins: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, gateway: Gateway, join: JoinHandler, *, origins: Sequence[str] = ()) -> None:
         self._gateway = gateway
         self._public = grpc.aio.server(options=list(SERVER_OPTIONS))
         self._private = grpc.aio.server(options=list(SERVER_OPTIONS))

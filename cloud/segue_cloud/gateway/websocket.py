@@ -13,6 +13,7 @@ from contextlib import aclosing
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
+from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
 from segue_cloud.gateway.gateway import Gateway
@@ -78,7 +79,8 @@ class WebSocketServer:
         closed = asyncio.ensure_future(server.wait_closed())
         await asyncio.wait([closed], timeout=grace_s)
         for connection in server.handlers:
-            connection.transport.abort()
+            if connection.state is not State.CLOSED:
+                connection.transport.abort()
         await closed
 
     async def _serve(self, connection: ServerConnection) -> None:

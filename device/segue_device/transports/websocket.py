@@ -6,6 +6,7 @@ round trips later than over a warm gRPC channel (three or four with TLS).
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,6 +27,11 @@ PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 10.0
 # How long `aclose` waits for the cloud's farewell; a dead network must not hold an answer's end.
 CLOSE_TIMEOUT_S = 0.5
+
+# Besides its own error the library may raise this one when a connection ends under a
+# large message: asyncio's `abort` breaks on a transport that has just closed by itself
+# (CPython up to 3.13 at least, also agronholm/anyio#1250).
+ENDED = (ConnectionClosed, AttributeError)
 
 
 class WebSocketTransport:
@@ -112,9 +118,10 @@ class WebSocketStream:
         frame = frames.encode_request(message, self._form)
         try:
             await self._connection.send(frame)
-        except ConnectionClosed as closed:
+        except ENDED as error:
             ended = Unavailable("the stream has ended", reason="STREAM_ENDED")
-            raise self._error or _meaning(closed) or ended from closed
+            closed = self._connection.protocol.close_exc
+            raise self._error or _meaning(closed) or ended from error
 
     async def receive(self) -> public.GenerateResponse | None:
         if self._error is not None:
@@ -131,7 +138,8 @@ class WebSocketStream:
             return None
 
     async def aclose(self) -> None:
-        await self._connection.close()
+        with contextlib.suppress(*ENDED):
+            await self._connection.close()
 
 
 class _Connect(connect):
