@@ -15,6 +15,9 @@ from pathlib import Path
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 
+# What the cluster prints once workers have joined.
+READY = re.compile(r":(\d+), workers join at \S+:(\d+)(?:, WebSocket at \S+:(\d+))?$")
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -23,10 +26,15 @@ class Cluster:
     process: subprocess.Popen[str]
     port: int
     worker_port: int
+    websocket_port: int | None
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.websocket_port}"
 
 
 @contextmanager
@@ -36,17 +44,21 @@ def running_cluster(model: Path, *flags: str) -> Iterator[Cluster]:
     Raises RuntimeError when the cluster ends or stays silent instead of serving.
     """
     command = [sys.executable, "-m", "segue_cloud.cli", "serve", "--model", str(model)]
-    process = subprocess.Popen([*command, "--port", "0", *flags], stdout=subprocess.PIPE, text=True)
+    command += ["--port", "0", "--websocket-port", "0", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
     watchdog.start()
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         watchdog.cancel()
-        ports = re.findall(r":(\d+)\b", line)
-        if len(ports) != 2:
+        ready = READY.search(line)
+        if ready is None:
             raise RuntimeError(f"the cluster did not start (exit status {process.wait()})")
-        yield Cluster(process, int(ports[0]), int(ports[1]))
+        port, worker_port, websocket_port = (int(each) if each else None for each in ready.groups())
+        assert port is not None
+        assert worker_port is not None
+        yield Cluster(process, port, worker_port, websocket_port)
     finally:
         watchdog.cancel()
         process.terminate()

@@ -33,6 +33,8 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8710
     worker_port: int = 0  # 0: any free one; workers started here are told
+    websocket_port: int = 8711  # 0: any free one, -1: no WebSocket
+    websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
     dtype: str = "float32"

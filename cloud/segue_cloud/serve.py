@@ -17,21 +17,26 @@ from segue_cloud.cluster.supervisor import Supervisor
 from segue_cloud.config import ServeConfig, WorkerConfig
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
-from segue_cloud.gateway.server import GatewayServer
+from segue_cloud.gateway.server import GatewayServer, Ports
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.tokenizer import ChatTokenizer
 
 STOP_GRACE_S = 0.5
 
 
-async def serve(config: ServeConfig, on_ready: Callable[[int, int], None]) -> None:
-    """Run until SIGINT or SIGTERM; `on_ready(port, worker_port)` once workers have joined.
+async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
+    """Run until SIGINT or SIGTERM; `on_ready` once workers have joined.
 
     Raises InvalidRequest or Unavailable when the service cannot start.
     """
     _require_loopback(config)
     if config.prefill_workers < 0 or config.decode_workers < 0:
         raise InvalidRequest("prefill_workers and decode_workers cannot be negative")
+    if config.websocket_port < -1:
+        raise InvalidRequest(
+            f"websocket_port is {config.websocket_port}, expected a port, 0 (any free one) or "
+            "-1 (no WebSocket)"
+        )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -41,11 +46,20 @@ async def serve(config: ServeConfig, on_ready: Callable[[int, int], None]) -> No
         tokenizer=ChatTokenizer.from_directory(Path(config.model)),
         limits=_limits(config),
     )
-    server = GatewayServer(gateway, JoinHandler(membership, GrpcLink, lease_s=config.lease_s))
-    port, worker_port = await server.start(config.host, config.port, config.worker_port)
-    supervisor = Supervisor(_workers(config, worker_port))
+    server = GatewayServer(
+        gateway,
+        JoinHandler(membership, GrpcLink, lease_s=config.lease_s),
+        origins=[each.strip() for each in config.websocket_origins.split(",") if each.strip()],
+    )
+    ports = await server.start(
+        config.host,
+        config.port,
+        config.worker_port,
+        config.websocket_port if config.websocket_port >= 0 else None,
+    )
+    supervisor = Supervisor(_workers(config, ports.worker))
     supervisor.start()
-    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(port, worker_port)))
+    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
     ends: set[asyncio.Future[Any]] = {stopping, watching, supervisor.failed}
     try:
@@ -117,12 +131,14 @@ def _require_loopback(config: ServeConfig) -> None:
 def main(config: ServeConfig) -> int:
     """Serve; returns the exit status."""
 
-    def announce(port: int, worker_port: int) -> None:
-        print(
-            f"segue-cloud serves {config.model} on {config.host}:{port}, "
-            f"workers join at 127.0.0.1:{worker_port}",
-            flush=True,
-        )
+    def announce(ports: Ports) -> None:
+        parts = [
+            f"segue-cloud serves {config.model} on {config.host}:{ports.public}",
+            f"workers join at 127.0.0.1:{ports.worker}",
+        ]
+        if ports.websocket is not None:
+            parts.append(f"WebSocket at ws://{config.host}:{ports.websocket}")
+        print(", ".join(parts), flush=True)
 
     try:
         asyncio.run(serve(config, announce))

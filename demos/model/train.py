@@ -175,63 +175,84 @@ def rate_at(step: int, share: float) -> float:
     return min(1.0, (step + 1) / 100) * min(1.0, max(0.02, (1 - share) / (1 - DECAY_FROM)))
 
 
+class Lessons:
+    """What each step trains on: the warm-up, then recall of growing length with prose beside it.
+
+    The averages move by a tenth per batch (prose: a thirtieth) and decide what comes next.
+    """
+
+    def __init__(self, trainer: Trainer, batches: Batches) -> None:
+        self.trainer = trainer
+        self.batches = batches
+        self.part = 0
+        self.warm = self.names = self.exact = self.prose = 0.0
+        self.shape = FIRST_SHAPE
+
+    def gather(self) -> None:
+        """Add the gradients of one step."""
+        if self.part < len(WARM_UP_AT):
+            self._warm_up()
+            return
+        last = self.shape == len(CURRICULUM) - 1
+        # Once the longest prompts are answered, every other step goes to prose alone.
+        if not (last and self.exact > SETTLED_AT) or self.trainer.steps % 2 == 0:
+            self._recall()
+        if self.exact > ADVANCE_AT and not last:
+            self.shape, self.exact = self.shape + 1, 0.0
+            print(f"shape {self.shape}: {CURRICULUM[self.shape]}", flush=True)
+        if self.shape > FIRST_SHAPE:  # prose joins once recall has appeared
+            row = 2048 if last and self.batches.rng.random() < 0.15 else 512
+            loss, _ = self.trainer.backward(*self.batches.prose(row))[PROSE]
+            self.prose = 0.97 * self.prose + 0.03 * loss if self.prose else loss
+
+    def _warm_up(self) -> None:
+        rng = self.batches.rng
+        gap = self.part - 1 if rng.random() < 0.7 else rng.randint(0, max(0, self.part - 1))
+        batch = self.batches.repeated() if self.part == 0 else self.batches.lookups(gap)
+        # Without the limit, every token that the warm-up never shows is pushed to the same
+        # "never" embedding (input and output are tied), and recall with them does not form.
+        report = self.trainer.backward(*batch, choices=self.batches.recall_vocabulary)
+        if self.part == 0 or gap == self.part - 1:
+            self.warm = 0.9 * self.warm + 0.1 * report[DIGIT][1]
+        if self.warm > WARM_UP_AT[self.part]:
+            self.part, self.warm = self.part + 1, 0.0
+            print(f"warm-up part {self.part} at step {self.trainer.steps}", flush=True)
+
+    def _recall(self) -> None:
+        rng = self.batches.rng
+        shape = self.shape if rng.random() < 0.65 else rng.randint(0, self.shape)
+        report = self.trainer.backward(*self.batches.recall(CURRICULUM[shape]))
+        self.names = 0.9 * self.names + 0.1 * report[NAME][1]
+        if shape == self.shape:
+            self.exact = 0.9 * self.exact + 0.1 * report[DIGIT][1]
+
+    def __str__(self) -> str:
+        return (
+            f"part {self.part} warm {self.warm:.3f} shape {self.shape} names {self.names:.3f} "
+            f"exact {self.exact:.3f} prose {self.prose:.3f}"
+        )
+
+
 def train(scratch: Path, out: Path, minutes: float, wall_minutes: float, seed: int) -> None:
     """Spend ``minutes`` of CPU time or ``wall_minutes`` of real time, whichever is over first."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    batches = Batches(
-        Tokenizer.from_file(str(out / "tokenizer.json")), scratch / "corpus.jsonl", seed
-    )
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     trainer = Trainer()
-    rng = batches.rng
-    warm_up, warm, names, stage, exact, prose_loss = 0, 0.0, 0.0, FIRST_SHAPE, 0.0, 0.0
-    started, wall_started = time.process_time(), time.monotonic()
-    saved = wall_started
+    lessons = Lessons(trainer, Batches(tokenizer, scratch / "corpus.jsonl", seed))
+    cpu_started, started = time.process_time(), time.monotonic()
+    saved = started
     while True:
-        share = max(
-            (time.process_time() - started) / (60 * minutes),
-            (time.monotonic() - wall_started) / (60 * wall_minutes),
-        )
+        cpu, wall = time.process_time() - cpu_started, time.monotonic() - started
+        share = max(cpu / (60 * minutes), wall / (60 * wall_minutes))
         if share >= 1:
             break
-        rate = rate_at(trainer.steps, share)
-        if warm_up < len(WARM_UP_AT):
-            gap = warm_up - 1 if rng.random() < 0.7 else rng.randint(0, max(0, warm_up - 1))
-            batch = batches.repeated() if warm_up == 0 else batches.lookups(gap)
-            # Without the limit, every token that the warm-up never shows is pushed to the same
-            # "never" embedding (input and output are tied), and recall with them does not form.
-            report = trainer.backward(*batch, choices=batches.recall_vocabulary)
-            recall_loss, accuracy = report[DIGIT]
-            if gap == warm_up - 1 or warm_up == 0:
-                warm = 0.9 * warm + 0.1 * accuracy
-            if warm > WARM_UP_AT[warm_up]:
-                warm_up, warm = warm_up + 1, 0.0
-                print(f"warm-up {warm_up} at step {trainer.steps}", flush=True)
-        else:
-            last = stage == len(CURRICULUM) - 1
-            # Once the longest prompts are answered, every other step goes to prose alone.
-            if not (last and exact > SETTLED_AT) or trainer.steps % 2 == 0:
-                current = stage if rng.random() < 0.65 else rng.randint(0, stage)
-                report = trainer.backward(*batches.recall(CURRICULUM[current]))
-                recall_loss, accuracy = report[DIGIT]
-                names = 0.9 * names + 0.1 * report[NAME][1]
-                if current == stage:
-                    exact = 0.9 * exact + 0.1 * accuracy
-            if exact > ADVANCE_AT and not last:
-                stage, exact = stage + 1, 0.0
-                print(f"stage {stage}: {CURRICULUM[stage]}", flush=True)
-            if stage > FIRST_SHAPE:  # prose joins once recall has appeared
-                row = 2048 if last and rng.random() < 0.15 else 512
-                loss, _ = trainer.backward(*batches.prose(row))[PROSE]
-                prose_loss = 0.97 * prose_loss + 0.03 * loss if prose_loss else loss
-        trainer.step(rate)
+        lessons.gather()
+        trainer.step(rate_at(trainer.steps, share))
         if trainer.steps % 20 == 0:
-            seconds = time.process_time() - started
             print(
-                f"step {trainer.steps} cpu {seconds:.0f}s tokens {trainer.tokens} "
-                f"warm {warm:.3f} names {names:.3f} stage {stage} "
-                f"exact {exact:.3f} recall {recall_loss:.3f} "
-                f"prose {prose_loss:.3f} rate {rate:.2f}",
+                f"step {trainer.steps} cpu {cpu:.0f} s wall {wall:.0f} s "
+                f"tokens {trainer.tokens} {lessons}",
                 flush=True,
             )
         if time.monotonic() - saved > 240:
@@ -239,9 +260,8 @@ def train(scratch: Path, out: Path, minutes: float, wall_minutes: float, seed: i
             saved = time.monotonic()
     trainer.save(out)
     print(
-        f"done: {trainer.steps} steps, {trainer.tokens} tokens, "
-        f"{time.process_time() - started:.0f} CPU seconds, "
-        f"{time.monotonic() - wall_started:.0f} seconds",
+        f"done: {trainer.steps} steps, {trainer.tokens} tokens, {cpu:.0f} CPU seconds, "
+        f"{wall:.0f} seconds",
         flush=True,
     )
 

@@ -9,36 +9,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Generic, NoReturn, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from segue_protocol.errors import DOMAIN, InternalError, SegueError, from_code
-from segue_protocol.streams import Handler, Received, Sent
+from segue_protocol.errors import CODES, DOMAIN, InternalError, SegueError, from_code
+from segue_protocol.streams import MAX_MESSAGE_BYTES, Handler, Received, Sent, require_size
+
+SentMessage = TypeVar("SentMessage", bound=Message)
 
 DETAILS_KEY = "grpc-status-details-bin"
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.max_receive_message_length", 16 * 2**20),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),  # two servers on one port must fail, not share it
 )
 
 
 def to_status(error: SegueError) -> status_pb2.Status:
     """The google.rpc.Status of an error."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    status = status_pb2.Status(code=CODES.index(error.code), message=error.message)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if error.retry_after_s is not None:
         delay = Duration()
@@ -67,14 +70,15 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SegueError:
     )
 
 
-class GrpcStream(Generic[Sent, Received]):
+class GrpcStream(Generic[SentMessage, Received]):
     """The client's end of a bidirectional gRPC call."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[Sent, Received]) -> None:
+    def __init__(self, call: grpc.aio.StreamStreamCall[SentMessage, Received]) -> None:
         self._call = call
         self._writing = asyncio.Lock()  # gRPC allows one write at a time
 
-    async def send(self, message: Sent) -> None:
+    async def send(self, message: SentMessage) -> None:
+        require_size(message.ByteSize())
         try:
             async with self._writing:
                 await self._call.write(message)

@@ -2,9 +2,9 @@
 
 A :class:`Stream` is the client's end. A handler is the server's end: a function
 from an async iterator of requests to an async iterator of responses. gRPC
-carries streams between processes (:mod:`segue_protocol.grpc_streams`);
-:class:`LocalStream` carries them inside one event loop, so that the same
-handlers run in tests without a socket.
+(:mod:`segue_protocol.grpc_streams`) and WebSocket (:mod:`segue_protocol.frames`)
+carry streams between processes; :class:`LocalStream` carries them inside one
+event loop, so that the same handlers run in tests without a socket.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
-from segue_protocol.errors import SegueError, Unavailable
+from segue_protocol.errors import InvalidRequest, SegueError, Unavailable
 
 Sent = TypeVar("Sent")
 Received = TypeVar("Received")
 SentContra = TypeVar("SentContra", contravariant=True)
 ReceivedCo = TypeVar("ReceivedCo", covariant=True)
+
+# Of one message as it is written, on every transport that writes.
+MAX_MESSAGE_BYTES = 16 * 2**20
+TOO_LARGE = "MESSAGE_TOO_LARGE"
 
 Handler = Callable[[AsyncIterator[Sent]], AsyncGenerator[Received, None]]
 
@@ -41,6 +45,15 @@ class Stream(Protocol[SentContra, ReceivedCo]):
     async def aclose(self) -> None:
         """Abort what is still open. Idempotent; the peer's handler is cancelled."""
         ...
+
+
+def require_size(size_bytes: int) -> None:
+    """Raise InvalidRequest when a message to be sent is larger than any peer accepts."""
+    if size_bytes > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(
+            f"a message takes {size_bytes} bytes, expected at most {MAX_MESSAGE_BYTES}",
+            reason=TOO_LARGE,
+        )
 
 
 class LocalStream(Generic[Sent, Received]):

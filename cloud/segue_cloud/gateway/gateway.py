@@ -1,7 +1,7 @@
 """The gateway: every session of one cloud, and the four public calls.
 
 The calls speak messages and raise typed errors; :mod:`segue_cloud.gateway.server`
-puts them on gRPC, tests call them directly.
+puts them on gRPC and WebSocket, tests call them directly.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Gateway:
         self._readers: dict[str, Reader] = {}
         self._runs: set[asyncio.Task[None]] = set()
         self._leases: dict[str, asyncio.TimerHandle] = {}
+        self._closing = False
 
     @property
     def sessions(self) -> Collection[Session]:
@@ -142,9 +143,13 @@ class Gateway:
         return status
 
     async def aclose(self) -> None:
-        """End every session with Unavailable and wait until workers are let go."""
+        """End every session with Unavailable and wait until workers are let go.
+
+        What opens from now on is refused: listeners close only after this.
+        """
+        self._closing = True
         for session in list(self._sessions.values()):
-            session.fail(Unavailable("the gateway is shutting down", reason="SHUTDOWN"))
+            session.fail(_shutting_down())
         for lease in self._leases.values():
             lease.cancel()
         if self._runs:
@@ -160,6 +165,8 @@ class Gateway:
     # ---- opening
 
     def _open(self, first: public.GenerateRequest) -> tuple[Session, int, int]:
+        if self._closing:
+            raise _shutting_down()
         kind = first.WhichOneof("message")
         if kind == "start":
             return self._start(first.start), len(first.start.output_prefix), 0
@@ -272,6 +279,10 @@ class Gateway:
         self._leases.pop(session.generation_id, None)
         self._sessions.pop(session.generation_id, None)
         session.fail(Aborted("nobody claimed this generation", reason="UNCLAIMED"))
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the gateway is shutting down", reason="SHUTDOWN")
 
 
 async def _first(requests: AsyncIterator[public.GenerateRequest]) -> public.GenerateRequest:

@@ -1,8 +1,10 @@
-"""The gateway's two gRPC faces: one for devices, one for workers."""
+"""The gateway's faces: gRPC and WebSocket for devices, gRPC for workers."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc.aio
@@ -12,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.gateway.gateway import Gateway
+from segue_cloud.gateway.websocket import WebSocketServer
 from segue_protocol.errors import Unavailable
 from segue_protocol.grpc_streams import SERVER_OPTIONS, serve_stream, serve_unary
 from segue_protocol.stubs.segue.cluster.v1 import worker_pb2_grpc
@@ -83,13 +86,23 @@ class MembershipServicer(worker_pb2_grpc.MembershipServiceServicer):
         return await serve_unary(self._gateway.get_cluster, request, context)
 
 
-class GatewayServer:
-    """Both listeners of one gateway process."""
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a gateway listens; `websocket` None: nowhere."""
 
-    def __init__(self, gateway: Gateway, join: JoinHandler) -> None:
+    public: int
+    worker: int
+    websocket: int | None
+
+
+class GatewayServer:
+    """The listeners of one gateway process. `origins`: see :class:`WebSocketServer`."""
+
+    def __init__(self, gateway: Gateway, join: JoinHandler, *, origins: Sequence[str] = ()) -> None:
         self._gateway = gateway
         self._public = grpc.aio.server(options=list(SERVER_OPTIONS))
         self._private = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self._websocket = WebSocketServer(gateway, origins=origins)
         split_inference_pb2_grpc.add_SplitInferenceServiceServicer_to_server(
             SplitInferenceServicer(gateway), self._public
         )
@@ -107,15 +120,20 @@ class GatewayServer:
             self._public,
         )
 
-    async def start(self, host: str, port: int, worker_port: int) -> tuple[int, int]:
-        """Listen; port 0 takes a free one. Returns (public port, worker port).
+    async def start(
+        self, host: str, port: int, worker_port: int, websocket_port: int | None
+    ) -> Ports:
+        """Listen; a port 0 takes a free one, `websocket_port` None does without WebSocket.
 
         Raises Unavailable naming the address when it cannot be had.
         """
-        ports = (_bind(self._public, host, port), _bind(self._private, "127.0.0.1", worker_port))
+        public_port = _bind(self._public, host, port)
+        private_port = _bind(self._private, "127.0.0.1", worker_port)
+        if websocket_port is not None:
+            websocket_port = await self._websocket.start(host, websocket_port)
         await self._private.start()
         await self._public.start()
-        return ports
+        return Ports(public_port, private_port, websocket_port)
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers."""
@@ -128,8 +146,9 @@ class GatewayServer:
         """Refuse new calls, end every session, close."""
         await self._health.enter_graceful_shutdown()
         await self._gateway.aclose()
-        await self._public.stop(grace_s)
-        await self._private.stop(grace_s)
+        await asyncio.gather(
+            self._public.stop(grace_s), self._private.stop(grace_s), self._websocket.stop(grace_s)
+        )
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -23,7 +23,7 @@ def transport_for(address: str, *, insecure: bool = False) -> Transport:
             raise Unsupported(
                 f"{address!r} needs gRPC: install segue-device[grpc], or use a ws:// address"
             ) from error
-        return GrpcTransport(rest or address, insecure=insecure)
+        return GrpcTransport(rest if separator else address, insecure=insecure)
     if scheme in ("ws", "wss"):
         from segue_device.transports.websocket import WebSocketTransport
 

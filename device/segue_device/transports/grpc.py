@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import grpc
 import grpc.aio
 
+from segue_device.transports.addresses import is_loopback
 from segue_device.transports.base import CloudStream
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream, from_rpc_error
@@ -26,7 +25,7 @@ class GrpcTransport:
         if not host:
             raise InvalidRequest(f"cloud address {address!r}, expected host:port")
         options = list(CHANNEL_OPTIONS)
-        if insecure or _is_loopback(host):
+        if insecure or is_loopback(host):
             self._channel = grpc.aio.insecure_channel(address, options=options)
         else:
             credentials = grpc.ssl_channel_credentials()
@@ -45,10 +44,3 @@ class GrpcTransport:
 
     async def aclose(self) -> None:
         await self._channel.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,65 @@
+"""Plain HTTP on the WebSocket port: health, the model, and clear refusals.
+
+``GET /healthz`` is 200 once workers have joined, else 503;
+``GET /segue/v1/model?model=NAME`` is `GetModel` in JSON; an error's body is a
+`StreamError` in JSON.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from segue_cloud.gateway.gateway import Gateway
+from segue_protocol import frames
+from segue_protocol.errors import NotFound, SegueError, Unavailable
+from segue_protocol.wire import public
+
+HEALTH_PATH = "/healthz"
+
+_STATUS = {NotFound.code: HTTPStatus.NOT_FOUND, Unavailable.code: HTTPStatus.SERVICE_UNAVAILABLE}
+
+
+class PlainAnswers:
+    """The `process_request` hook: an answer, or None where a WebSocket may open."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, connection: ServerConnection, request: Request) -> Response | None:
+        url = urlsplit(request.path)
+        if url.path == frames.GENERATE_PATH:
+            return None
+        try:
+            if url.path == HEALTH_PATH:
+                return self._health(connection)
+            if url.path == frames.MODEL_PATH:
+                return await self._model(connection, parse_qs(url.query))
+            raise NotFound(
+                f"nothing at {url.path!r}; expected {frames.GENERATE_PATH} (WebSocket), "
+                f"{frames.MODEL_PATH} or {HEALTH_PATH}",
+                reason="UNKNOWN_PATH",
+            )
+        except SegueError as error:
+            status = _STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
+            return _json(connection, status, frames.to_json(frames.to_wire(error)))
+
+    def _health(self, connection: ServerConnection) -> Response:
+        if self._gateway.membership.ready:
+            return connection.respond(HTTPStatus.OK, "serving\n")
+        return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no workers yet\n")
+
+    async def _model(self, connection: ServerConnection, query: dict[str, list[str]]) -> Response:
+        wanted = public.GetModelRequest(model=query.get("model", [""])[0])
+        response = await self._gateway.get_model(wanted)
+        return _json(connection, HTTPStatus.OK, frames.to_json(response))
+
+
+def _json(connection: ServerConnection, status: HTTPStatus, body: str) -> Response:
+    response = connection.respond(status, body)
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    return response
