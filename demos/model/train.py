@@ -64,7 +64,7 @@ WARM_UP_AT = 0.93, 0.9, 0.9, 0.9
 """Accuracy that ends each part of the warm-up: copying, then lookups with gaps of 0 to 2."""
 LEARNING_RATES = {"muon": 0.02, "adamw": 3e-3}
 SETTLED_AT = 0.93
-LOSS_WEIGHTS = {DIGIT: 1.0, NAME: 1.0, FRAME: 0.1, PROSE: 1.0}
+LOSS_WEIGHTS = {DIGIT: 1.0, NAME: 1.0, FRAME: 0.5, PROSE: 1.0}
 DECAY_FROM = 0.6
 """Share of the budget after which the learning rates fall to zero."""
 

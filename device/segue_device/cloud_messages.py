@@ -34,6 +34,7 @@ class CloudMessages:
         self._generation_id = ""
         self._resume_token: bytes | None = None
         self._tries = 0
+        self._dropped_by: SegueError = Unavailable("no stream has broken yet")
         self._give_up_s = 0.0
 
     def on_response(self, response: public.GenerateResponse) -> None:
@@ -98,13 +99,15 @@ class CloudMessages:
             answer.pending.append(events.Reconnecting(error.message))
             answer.enter(DeviceState.RECONNECTING)
             self._tries = 0
+            self._dropped_by = error
             self._give_up_s = now_s + answer.reconnect_limit_s
         forgotten = isinstance(error, NotFound)
         if forgotten:
             self._resume_token = None
         hopeless = not isinstance(error, (Unavailable, DeadlineExceeded)) and not forgotten
         if hopeless or now_s >= self._give_up_s:
-            self._go_on_alone(error)
+            # Out of time: what broke the stream says more than the last refused try.
+            self._go_on_alone(error if hopeless else self._dropped_by)
             return None
         delay_s = RECONNECT_DELAYS_S[min(self._tries, len(RECONNECT_DELAYS_S) - 1)]
         self._tries += 1

@@ -8,7 +8,6 @@ import pytest
 
 from demos.cluster import Cluster, running_cluster
 from segue_device import AsyncClient, Mode, Result, Sampling, Token
-from segue_device.transports import transport_for
 from segue_protocol.errors import SegueError
 from tests.processes import TINY, is_idle, wait_for
 
@@ -16,7 +15,7 @@ SAMPLING = Sampling(temperature=0.8, top_k=40, seed=5, logit_bias={2: -100.0})
 
 
 async def _answer(address: str) -> Result:
-    async with AsyncClient(transport=transport_for(address)) as client:
+    async with AsyncClient(cloud=address) as client:
         stream = client.stream(
             prompt="On the way to the harbour",
             sampling=SAMPLING,
@@ -41,7 +40,7 @@ def test_the_same_answer_over_both_ports(cluster: Cluster) -> None:
 
 def test_the_end_of_the_service_is_a_typed_error() -> None:
     async def main(cluster: Cluster) -> None:
-        async with AsyncClient(transport=transport_for(cluster.websocket_url)) as client:
+        async with AsyncClient(cloud=cluster.websocket_url) as client:
             stream = client.stream(
                 prompt="On and on", sampling=SAMPLING, max_tokens=3000, mode=Mode.ONLY_IN_CLOUD
             )
