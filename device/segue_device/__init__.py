@@ -20,6 +20,7 @@ from segue_device.events import (
 )
 from segue_device.modes import Mode
 from segue_device.pacing import Pacing
+from segue_device.sync_client import Client, SyncAnswer
 from segue_device.timings import Timings
 from segue_device.token_log import Source
 from segue_protocol.errors import SegueError
@@ -29,6 +30,7 @@ from segue_protocol.timeline import DeviceProfile
 __all__ = [
     "AnswerStream",
     "AsyncClient",
+    "Client",
     "DeviceModel",
     "DeviceProfile",
     "Done",
@@ -45,6 +47,7 @@ __all__ = [
     "SegueError",
     "Source",
     "Started",
+    "SyncAnswer",
     "Takeover",
     "Timings",
     "Token",
