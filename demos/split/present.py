@@ -46,6 +46,10 @@ class Presenter:
         """The device writes from here."""
         self._write(" ⇥ " if sys.stdout.encoding.lower().startswith("utf") else " >| ")
 
+    def trouble(self, reason: str) -> None:
+        """One side is gone."""
+        self._write(f"[{reason}]")
+
     def end(self, split: Result) -> None:
         """The split answer is over."""
         usage = split.usage

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from demos.split.emulation import Emulation
 from demos.split.present import Presenter
-from segue_device import AsyncClient, Mode, Result, Sampling, Timings, Token
-from segue_device.events import Done, Takeover
+from segue_device import AsyncClient, Mode, Result, Sampling, Token
+from segue_device.events import Done, Fallback, Reconnecting, Takeover
 from segue_protocol.timeline import n_star_without_refinement
 
 STALL_S = 0.25
+# One TTFT on a shared machine is noise: it is the median of the full run and
+# these short ones, cloud-only and split in turns.
+TTFT_PROBES = 4
+PROBE_TOKENS = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Run:
     cloud_only: Result
     split: Result
     n_star: int | None
+    # By mode, in seconds; see TTFT_PROBES.
+    ttft_s: Mapping[Mode, float]
 
     @property
     def identical(self) -> bool:
@@ -78,13 +85,13 @@ class Run:
             "answer_tokens": len(split.token_ids),
             "identical": self.identical,
             "min_margin": self.min_margin,
-            "device_only": _speed(self.device_only.timings),
+            "device_only": self._speed(Mode.ONLY_ON_DEVICE, self.device_only),
             "cloud_only": {
-                **_speed(self.cloud_only.timings),
+                **self._speed(Mode.ONLY_IN_CLOUD, self.cloud_only),
                 "cloud_tokens": self.cloud_only.usage.cloud_tokens,
             },
             "split": {
-                **_speed(split.timings),
+                **self._speed(Mode.SPLIT, split),
                 "p99_gap_s": split.timings.percentile_gap_s(99),
                 "stalls": split.timings.stalls(STALL_S),
                 "cloud_tokens": split.usage.cloud_tokens,
@@ -96,14 +103,13 @@ class Run:
             },
         }
 
-
-def _speed(timings: Timings) -> dict[str, float | None]:
-    return {
-        "ttft_s": timings.ttft_s,
-        "tpot_s": timings.tpot_s,
-        "max_gap_s": timings.max_gap_s,
-        "e2e_s": timings.e2e_s,
-    }
+    def _speed(self, mode: Mode, result: Result) -> dict[str, float | None]:
+        return {
+            "ttft_s": self.ttft_s[mode],
+            "tpot_s": result.timings.tpot_s,
+            "max_gap_s": result.timings.max_gap_s,
+            "e2e_s": result.timings.e2e_s,
+        }
 
 
 async def run_prompt(
@@ -132,15 +138,31 @@ async def run_prompt(
                     present.token(event)
                 elif mode is Mode.SPLIT and isinstance(event, Takeover):
                     present.takeover()
+                elif isinstance(event, Fallback | Reconnecting):
+                    present.trouble(event.reason)
     split = results[Mode.SPLIT]
     present.end(split)
+    ttft_s = {mode: [result.timings.ttft_s or 0.0] for mode, result in results.items()}
+    for _ in range(TTFT_PROBES):
+        for mode in (Mode.ONLY_IN_CLOUD, Mode.SPLIT):
+            ttft_s[mode].append(await _probe(client, prompt, mode))
     return Run(
         prompt.name,
         results[Mode.ONLY_ON_DEVICE],
         results[Mode.ONLY_IN_CLOUD],
         split,
         _n_star(split, emulation),
+        {mode: statistics.median(measured) for mode, measured in ttft_s.items()},
     )
+
+
+async def _probe(client: AsyncClient, prompt: Prompt, mode: Mode) -> float:
+    """TTFT of one more answer, of which only the beginning is made."""
+    stream = client.stream(
+        messages=prompt.messages, sampling=prompt.sampling, max_tokens=PROBE_TOKENS, mode=mode
+    )
+    async with stream as answer:
+        return (await answer.final()).timings.ttft_s or 0.0
 
 
 def _n_star(split: Result, emulation: Emulation) -> int | None:

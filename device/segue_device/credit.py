@@ -29,6 +29,10 @@ class CreditView:
 # Head room for scheduling noise on both sides.
 SLACK_S = 0.1
 
+# One extension lasts this long at most. A device that is held up for a moment
+# looks very late; asked for at once, all of that would be made for nothing.
+STEP_S = 0.5
+
 
 def next_credit(view: CreditView) -> int | None:
     """The new absolute credit, or None to leave it.
@@ -46,5 +50,5 @@ def next_credit(view: CreditView) -> int | None:
     gained_s = view.show_interval_s - view.absorb_per_token_s
     if gained_s <= 0:  # never catches up at this pace: the cloud goes on
         return view.max_tokens
-    more = max(1, math.ceil(late_s / gained_s))
+    more = max(1, min(math.ceil(late_s / gained_s), math.ceil(STEP_S / view.show_interval_s)))
     return min(view.credit_through + more, view.max_tokens)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue_device.credit import SLACK_S, CreditView, next_credit
+from segue_device.credit import SLACK_S, STEP_S, CreditView, next_credit
 from segue_protocol.timeline import n_star
 
 VIEW = CreditView(
@@ -29,6 +30,10 @@ def test_a_device_in_time_asks_for_nothing() -> None:
 def test_a_late_device_asks_for_what_it_lacks() -> None:
     # 2 tokens are left to show: 0.1 s. Ready in 0.345 s: five more last 0.245 s.
     assert next_credit(replace(VIEW, ready_in_s=0.345)) == 15
+
+
+def test_one_extension_is_short_however_late_the_device_seems() -> None:
+    assert next_credit(replace(VIEW, ready_in_s=60.0)) == 20
 
 
 def test_it_waits_while_the_buffer_is_long() -> None:
@@ -58,5 +63,5 @@ def test_monotone_bounded_and_sufficient(ready_s: float, shown: int, limit: int)
             absorb_per_token_s=view.absorb_per_token_s,
             handover_s=0.0,
         )
-        assert through - view.credit_through == enough
+        assert through - view.credit_through == min(enough, math.ceil(STEP_S / 0.05))
     assert (view.credit_through - shown) * view.show_interval_s <= view.cloud_reply_s + SLACK_S
