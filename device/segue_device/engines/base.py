@@ -85,7 +85,7 @@ class Capabilities:
     cells, ``max_positions`` what a position must lie below.
     """
 
-    positions: Literal["exact", "bridged", "compact"]
+    positions: Literal["exact", "compact"]
     cancel_in_prefill: bool
     rewind: bool
     max_context_tokens: int
