@@ -79,8 +79,8 @@ class Cancel:
 class Capabilities:
     """What an engine can do.
 
-    ``positions``: ``exact`` accepts any ascending positions, ``bridged`` does
-    so with small deviations, ``compact`` only consecutive ones from 0. A refined
+    ``positions``: ``exact`` accepts any ascending positions, ``compact`` only
+    consecutive ones from 0. A refined
     prompt has fewer cells than positions: ``max_context_tokens`` bounds the
     cells, ``max_positions`` what a position must lie below.
     """
