@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.cluster.members import Member, Membership
@@ -23,7 +24,7 @@ from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_device import AsyncClient, DeviceModel, DeviceProfile, Pacing
+from segue_device import AsyncClient, DeviceModel, DeviceProfile
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
 from segue_device.transports.base import Transport
@@ -141,17 +142,12 @@ def _model(engine: ReferenceDeviceEngine, profile: DeviceProfile) -> DeviceModel
 
 @asynccontextmanager
 async def reference_client(
-    transport: Transport | None,
-    *,
-    profile: DeviceProfile = PROFILE,
-    pacing: Pacing | None = None,
+    transport: Transport | None, *, profile: DeviceProfile = PROFILE, **options: Any
 ) -> AsyncIterator[AsyncClient]:
     """A client with the reference engine, slowed to `profile` on the virtual clock."""
+    model = _model(ReferenceDeviceEngine(), profile)
     async with AsyncClient(
-        cloud=transport,
-        model=_model(ReferenceDeviceEngine(), profile),
-        pacing=pacing,
-        reuse_kv=False,
+        **{"cloud": transport, "model": model, "reuse_kv": False, **options}
     ) as client:
         yield client
 
@@ -168,17 +164,15 @@ class Device:
 async def reference_device(
     cloud: Cloud | None,
     *,
+    engine: ReferenceDeviceEngine | None = None,
     profile: DeviceProfile = PROFILE,
-    pacing: Pacing | None = None,
-    reuse_kv: bool = False,
+    **options: Any,
 ) -> AsyncIterator[Device]:
     """A device with the reference engine, slowed to `profile` on the virtual clock."""
-    engine = ReferenceDeviceEngine()
-    client = AsyncClient(
-        cloud=cloud.transport() if cloud is not None else None,
-        model=_model(engine, profile),
-        pacing=pacing,
-        reuse_kv=reuse_kv,
-    )
-    async with client:
+    engine = engine or ReferenceDeviceEngine()
+    model = _model(engine, profile)
+    transport = cloud.transport() if cloud is not None else None
+    async with AsyncClient(
+        **{"cloud": transport, "model": model, "reuse_kv": False, **options}
+    ) as client:
         yield Device(client, engine)

@@ -1,7 +1,9 @@
 """Segue on the device: answers that start in the cloud and go on here."""
 
 from segue_device.answer_stream import AnswerStream
+from segue_device.budgets import Budgets
 from segue_device.client import AsyncClient
+from segue_device.conditions import DeviceConditions, Privacy
 from segue_device.device_model import DeviceModel
 from segue_device.events import (
     Done,
@@ -10,6 +12,7 @@ from segue_device.events import (
     FinishReason,
     PrefillProgress,
     Reconnecting,
+    Refinement,
     Result,
     Resumed,
     Started,
@@ -20,7 +23,9 @@ from segue_device.events import (
 )
 from segue_device.modes import Mode
 from segue_device.pacing import Pacing
-from segue_device.sync_client import Client, SyncAnswer
+from segue_device.session import Session
+from segue_device.status import Preflight, SideStatus, Status
+from segue_device.sync_client import Client, SyncAnswer, SyncSession
 from segue_device.timings import Timings
 from segue_device.token_log import Source
 from segue_protocol.errors import SegueError
@@ -30,7 +35,9 @@ from segue_protocol.timeline import DeviceProfile
 __all__ = [
     "AnswerStream",
     "AsyncClient",
+    "Budgets",
     "Client",
+    "DeviceConditions",
     "DeviceModel",
     "DeviceProfile",
     "Done",
@@ -40,14 +47,21 @@ __all__ = [
     "Mode",
     "Pacing",
     "PrefillProgress",
+    "Preflight",
+    "Privacy",
     "Reconnecting",
+    "Refinement",
     "Result",
     "Resumed",
     "Sampling",
     "SegueError",
+    "Session",
+    "SideStatus",
     "Source",
     "Started",
+    "Status",
     "SyncAnswer",
+    "SyncSession",
     "Takeover",
     "Timings",
     "Token",

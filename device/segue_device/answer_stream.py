@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -20,12 +20,14 @@ from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.text import TextStream
 
 
-class EngineLease(Protocol):
-    """Who decides that one answer at a time uses the engine."""
+class Owner(Protocol):
+    """Whom an answer tells that it begins and ends."""
 
-    def claim_engine(self) -> None: ...
+    def answer_opened(self, answer: AnswerStream) -> None:
+        """Raises InvalidRequest if it may not run now."""
+        ...
 
-    def release_engine(self) -> None: ...
+    def answer_closed(self, answer: AnswerStream) -> None: ...
 
 
 class AnswerStream:
@@ -38,20 +40,22 @@ class AnswerStream:
     def __init__(
         self,
         request: AnswerRequest,
-        lease: EngineLease,
+        owner: Owner,
         *,
         runner: Runner | None,
         transport: Transport | None,
         text: TextStream | None,
         pacing: Pacing,
+        on_result: Callable[[events.Result], None] = lambda result: None,
     ) -> None:
+        """`on_result` learns of an answer that did not fail, also of a cancelled one."""
         self._request = request
-        self._lease = lease
+        self._owner = owner
+        self._on_result = on_result
         self._runner = runner
         self._transport = transport
         self._text = text
         self._pacing = pacing
-        self._put, self._events = anyio.create_memory_object_stream[events.Event](math.inf)
         self._tasks: TaskGroup | None = None
         self._generation: Generation | None = None
         self._error: SegueError | None = None
@@ -60,8 +64,8 @@ class AnswerStream:
     async def __aenter__(self) -> AnswerStream:
         if self._generation is not None:
             raise InvalidRequest("an answer stream can be entered once; call stream() again")
-        if self._runner is not None:
-            self._lease.claim_engine()
+        self._owner.answer_opened(self)
+        self._put, self._events = anyio.create_memory_object_stream[events.Event](math.inf)
         self._generation = Generation(
             self._request,
             self._put.send_nowait,
@@ -88,8 +92,7 @@ class AnswerStream:
             await self._tasks.__aexit__(None, None, None)
         finally:
             self._events.close()
-            if self._runner is not None:
-                self._lease.release_engine()
+            self._owner.answer_closed(self)
 
     def __aiter__(self) -> AsyncIterator[events.Event]:
         return self._iterate()
@@ -103,11 +106,23 @@ class AnswerStream:
     async def _run(self, generation: Generation) -> None:
         try:
             self._result = await generation.run()
+            self._on_result(self._result)
             self._put.send_nowait(events.Done(self._result))
         except SegueError as error:
             self._error = error
         finally:
             self._put.close()
+
+    @property
+    def uses_engine(self) -> bool:
+        """Whether the device's engine takes part."""
+        return self._runner is not None
+
+    def raw(self) -> AsyncIterator[events.Event]:
+        """The events as they happen: from now on nothing is paced."""
+        if self._generation is not None:
+            self._generation.stop_pacing()
+        return self._iterate()
 
     async def text_deltas(self) -> AsyncIterator[str]:
         """The text alone, at the pacer's rate."""
@@ -127,7 +142,22 @@ class AnswerStream:
         if self._generation is not None:
             self._generation.cancel()
 
-    def take_over(self) -> None:
+    def takeover(self) -> None:
         """Let the device take over as soon as it has caught up, whatever the credit."""
         if self._generation is not None:
-            self._generation.take_over()
+            self._generation.takeover()
+
+    def suspend(self) -> None:
+        """Stop all work and close the connection, as before the app is put to sleep."""
+        if self._generation is not None:
+            self._generation.answer.suspend()
+
+    def resume(self, slept_s: float) -> None:
+        """Go on after :meth:`suspend`, `slept_s` seconds later."""
+        if self._generation is not None:
+            self._generation.answer.resume(slept_s)
+
+    def rest(self, why: str | None) -> None:
+        """Spare the device while the cloud can go on, because of `why`; None ends it."""
+        if self._generation is not None:
+            self._generation.answer.rest(why)

@@ -24,8 +24,7 @@ class Work(Enum):
 class View:
     """All that the decision depends on. Times are seconds on the device's clock."""
 
-    prompt_tokens: int
-    prefilled_tokens: int
+    prefill_left_tokens: int
     absorbed_tokens: int
     log_tokens: int
     credit_through: int
@@ -33,6 +32,8 @@ class View:
     cloud_alive: bool
     takeover_forced: bool
     over: bool
+    # The app sleeps, or the device is to rest while the cloud can go on.
+    paused: bool
     # Since the last sign of the cloud's decoding (or the request itself).
     silence_s: float
     # How long a caught-up device waits for a cloud that still owes tokens.
@@ -48,7 +49,9 @@ def next_work(view: View) -> Work:
     """
     if view.over:
         return Work.STOP
-    if view.prefilled_tokens < view.prompt_tokens:
+    if view.paused:
+        return Work.WAIT
+    if view.prefill_left_tokens > 0:
         return Work.PREFILL
     if view.absorbed_tokens < view.log_tokens:
         return Work.ABSORB
@@ -61,6 +64,6 @@ def next_work(view: View) -> Work:
     return Work.WAIT
 
 
-def wait_s(view: View) -> float:
-    """How long Work.WAIT lasts if nothing changes."""
-    return max(0.0, view.patience_s - view.silence_s)
+def wait_s(view: View) -> float | None:
+    """How long Work.WAIT lasts if nothing changes; None: for ever."""
+    return None if view.paused else max(0.0, view.patience_s - view.silence_s)

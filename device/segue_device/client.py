@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from segue_device.answer_stream import AnswerStream
-from segue_device.device_model import DeviceModel
-from segue_device.modes import Mode, cloud_is_forbidden, plan
+from segue_device.budgets import Budgets
+from segue_device.conditions import DeviceConditions, Privacy
+from segue_device.device_model import DeviceModel, Match
+from segue_device.events import Result
+from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
 from segue_device.pacing import Pacing
-from segue_device.request import AnswerRequest
+from segue_device.prompts import Messages, Prompt, read_prompt
+from segue_device.request import AnswerRequest, require_fit
+from segue_device.running import RunningAnswers
+from segue_device.session import Session
+from segue_device.status import Preflight, SideStatus, Status, preflight, survey
 from segue_device.transports.addresses import transport_for
 from segue_device.transports.base import Transport
-from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
-from segue_protocol.sampling import Sampling
+from segue_protocol.errors import InvalidRequest, Unsupported
+from segue_protocol.sampling_options import Sampling
 from segue_protocol.text import TextStream
 
-Messages = Sequence[Mapping[str, str]]
+
+def _random_seed() -> int:
+    return secrets.randbits(64)
 
 
 class AsyncClient:
@@ -26,10 +37,12 @@ class AsyncClient:
 
     `cloud` is an address (``host:port``, ``ws://...``) or a transport, `model` a
     converted model's path or a :class:`DeviceModel`; a device without a model
-    stays cloud-only. The transport is made when an answer first needs it. With
+    stays cloud-only. The transport is made when an answer first needs it. `mode`,
+    `pacing` and `budgets` hold where an answer names none of its own. With
     `reuse_kv` a prompt that begins like the turn before (a conversation) is
     prefilled only from where it differs. `insecure` allows plain text to a
-    cloud that is not on this machine.
+    cloud that is not on this machine. `draw_seed` gives an answer that is sampled
+    without a seed its own, in 64 bits.
     """
 
     def __init__(
@@ -37,9 +50,13 @@ class AsyncClient:
         *,
         cloud: str | Transport | None = None,
         model: str | Path | DeviceModel | None = None,
+        mode: Mode | str = Mode.SPLIT,
         pacing: Pacing | None = None,
+        budgets: Budgets | None = None,
+        privacy: Privacy | None = None,
         reuse_kv: bool = True,
         insecure: bool = False,
+        draw_seed: Callable[[], int] = _random_seed,
     ) -> None:
         if cloud is None and model is None:
             raise InvalidRequest("a client needs a cloud, a device model, or both")
@@ -47,10 +64,14 @@ class AsyncClient:
         self._transport = None if isinstance(cloud, str) else cloud
         self._model_path = model if isinstance(model, (str, Path)) else None
         self._model = None if isinstance(model, (str, Path)) else model
+        self._mode = Mode.of(mode)
         self._pacing = pacing or Pacing()
+        self._budgets = budgets or Budgets()
+        self._privacy = privacy or Privacy()
         self._reuse_kv = reuse_kv
         self._insecure = insecure
-        self._engine_in_use = False
+        self._running = RunningAnswers()
+        self._draw_seed = draw_seed
 
     async def __aenter__(self) -> AsyncClient:
         """Load the model, if it was given by its path."""
@@ -73,164 +94,196 @@ class AsyncClient:
         """The device's model, once it is loaded."""
         return self._model
 
+    # ---- answers
+
+    def stream(
+        self,
+        *,
+        messages: Messages | None = None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        mode: Mode | str | None = None,
+        credit_through: int | None = None,
+        ttft_target_s: float | None = None,
+        pacing: Pacing | None = None,
+        budgets: Budgets | None = None,
+        logprobs: bool = False,
+        model: str = "",
+        on_result: Callable[[Result], None] = lambda result: None,
+    ) -> AnswerStream:
+        """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
+
+        `max_tokens` None lets the answer fill the device's context.
+        `credit_through` fixes how many tokens the cloud makes at most, in place
+        of its advice and of extensions. With `ttft_target_s` a split answer asks
+        the cloud only if the device's own prefill takes longer. `model` names
+        the cloud's. `on_result` is called with the result of an answer that did
+        not fail. The model's own stop ids always count. Raises InvalidRequest,
+        ContextTooLong or Unsupported before anything is sent.
+        """
+        asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
+        match = self._match(asked)
+        chosen = plan(
+            self._mode if mode is None else Mode.of(mode),
+            self._situation(asked, match, ttft_target_s),
+        )
+        device = self._model if chosen.device else None
+        request = self._request(
+            asked,
+            match if device is not None else Match(),
+            chosen,
+            sampling=sampling or Sampling(),
+            max_tokens=require_fit(max_tokens, len(asked.ids), device),
+            credit_through=credit_through,
+            logprobs=logprobs,
+            budgets=budgets or self._budgets,
+            model=model,
+        )
+        return AnswerStream(
+            request,
+            self._running,
+            runner=device.runner if device is not None else None,
+            transport=self._open_cloud() if chosen.cloud else None,
+            text=self._text_stream(request),
+            pacing=pacing or self._pacing,
+            on_result=on_result,
+        )
+
+    def session(
+        self, *, system: str | None = None, messages: Messages = (), **options: Any
+    ) -> Session:
+        """A conversation; `options` as for :class:`Session`."""
+        return Session(self.stream, system=system, messages=messages, **options)
+
+    def preflight(
+        self,
+        *,
+        messages: Messages | None = None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
+        max_tokens: int = 1,
+    ) -> Preflight:
+        """Whether a prompt with an answer of `max_tokens` fits; nothing is sent.
+
+        Raises Unsupported without a device model, which alone can count tokens.
+        """
+        if self._model is None:
+            raise Unsupported(
+                "counting a prompt needs a device model; pass `model` to the client",
+                reason="NO_DEVICE_MODEL",
+            )
+        asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
+        return preflight(self._model, asked.ids, max_tokens)
+
+    # ---- both sides, and the device's own life
+
+    async def status(self, *, model: str = "") -> Status:
+        """Who could answer now, and why not. Asks the cloud, unless that is forbidden."""
+        forbidden = cloud_forbidden_by_user()
+        ask: SideStatus | Callable[[], Transport] = self._open_cloud
+        if self._cloud is None:
+            ask = SideStatus("this client has no cloud")
+        elif forbidden is not None:
+            ask = SideStatus(forbidden)
+        elif self._mode is Mode.ONLY_ON_DEVICE:
+            ask = SideStatus(f"this client's mode is {self._mode.value}")
+        return await survey(
+            SideStatus(self._why_no_device()),
+            self._model,
+            ask,
+            cloud_model=model,
+            timeout_s=self._budgets.connect_s,
+        )
+
+    def set_conditions(self, conditions: DeviceConditions) -> None:
+        """Tell what state the device is in; holds for running and for later answers."""
+        self._running.set_conditions(conditions)
+
+    def suspend(self) -> None:
+        """The app is about to be put to sleep: stop all work, close all streams. Idempotent."""
+        self._running.suspend()
+
+    def resume(self) -> None:
+        """The app is awake: answers go on where they stopped. Idempotent."""
+        self._running.resume()
+
+    # ---- how an answer is made up
+
+    def _why_no_device(self) -> str | None:
+        if self._model is None:
+            return "this client has no device model"
+        if self._running.engine_in_use:
+            return "an answer is using the device engine"
+        return self._running.conditions.reason
+
     def _open_cloud(self) -> Transport:
         if self._transport is None:
             assert isinstance(self._cloud, str)
             self._transport = transport_for(self._cloud, insecure=self._insecure)
         return self._transport
 
-    def stream(
-        self,
-        *,
-        max_tokens: int,
-        messages: Messages | None = None,
-        prompt: str | None = None,
-        prompt_token_ids: Sequence[int] | None = None,
-        sampling: Sampling | None = None,
-        mode: Mode | str = Mode.SPLIT,
-        credit_through: int | None = None,
-        pacing: Pacing | None = None,
-        model: str = "",
-    ) -> AnswerStream:
-        """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
+    def _match(self, asked: Prompt) -> Match:
+        if self._model is None or not self._reuse_kv:
+            return Match()
+        return self._model.match(asked.ids)
 
-        `credit_through` fixes how many tokens the cloud makes at most, in place
-        of its advice and of extensions. The model's own stop ids always count.
-        Raises InvalidRequest, ContextTooLong or Unsupported before anything is
-        sent.
-        """
-        chosen = plan(
-            _mode(mode),
+    def _situation(self, asked: Prompt, match: Match, target_s: float | None) -> Situation:
+        forbidden = cloud_forbidden_by_user()
+        if forbidden is None and asked.has_history and not self._privacy.upload_history:
+            forbidden = "the history of this conversation may not be uploaded"
+        quick = False
+        if self._model is not None and target_s is not None:
+            profile = self._model.profile
+            first_token_s = profile.prefill_left_s(len(asked.ids), match.tokens) + profile.decode_s
+            quick = first_token_s <= target_s
+        return Situation(
             has_device=self._model is not None,
             has_cloud=self._cloud is not None,
-            forbidden=cloud_is_forbidden(),
-        )
-        device = self._model if chosen.device else None
-        request = self._request(messages, prompt, prompt_token_ids, sampling, max_tokens, model)
-        if device is None or not chosen.cloud or chosen.standby:
-            credit_through = max_tokens
-        request = dataclasses.replace(
-            request,
-            credit_through=credit_through,
-            cached_tokens=device.shared_cells(request.prompt_ids)
-            if device and self._reuse_kv
-            else 0,
-            device_standby=chosen.standby,
-        )
-        if device is not None:
-            _require_fit(request, device)
-        return AnswerStream(
-            request,
-            self,
-            runner=device.runner if device is not None else None,
-            transport=self._open_cloud() if chosen.cloud else None,
-            text=self._text_stream(request),
-            pacing=pacing or self._pacing,
+            cloud_forbidden=forbidden,
+            device_spared=self._running.conditions.reason,
+            device_is_quick=quick,
         )
 
     def _request(
         self,
-        messages: Messages | None,
-        prompt: str | None,
-        prompt_token_ids: Sequence[int] | None,
-        sampling: Sampling | None,
+        asked: Prompt,
+        match: Match,
+        chosen: Plan,
+        *,
+        sampling: Sampling,
         max_tokens: int,
-        model: str,
+        credit_through: int | None,
+        **options: Any,
     ) -> AnswerRequest:
-        given = [each for each in (messages, prompt, prompt_token_ids) if each is not None]
-        if len(given) != 1:
-            raise InvalidRequest(
-                f"{len(given)} of messages, prompt and prompt_token_ids were given, expected one"
-            )
-        if max_tokens < 1:
-            raise InvalidRequest(f"max_tokens is {max_tokens}, expected at least 1")
-        if not given[0]:
-            raise InvalidRequest("the prompt is empty; expected at least one token or message")
-        sampling = sampling or Sampling()
-        identity = self._model.identity if self._model is not None else None
-        sampling.validate(identity.vocab_size if identity is not None else None)
-        request = AnswerRequest(
+        model = self._model
+        sampling.validate(model.identity.vocab_size if model is not None else None)
+        stop_ids = {*sampling.stop_token_ids, *(model.identity.stop_token_ids if model else ())}
+        alone = not (chosen.device and chosen.cloud) or chosen.standby
+        return AnswerRequest(
             request_id=str(uuid.uuid4()),
-            prompt_ids=(),
-            sampling=sampling,
+            prompt_ids=asked.ids,
+            text=asked.text,
+            messages=asked.messages,
+            sampling=dataclasses.replace(
+                sampling,
+                stop_token_ids=tuple(sorted(stop_ids)),
+                seed=self._draw_seed() if sampling.seed is None else sampling.seed,
+            ),
             max_tokens=max_tokens,
-            model=model,
+            identity=model.identity if model is not None else None,
+            profile=model.profile if model is not None else None,
+            credit_through=max_tokens if alone else credit_through,
+            cached_tokens=match.tokens,
+            cached_cells=match.cells,
+            device_standby=chosen.standby,
+            placement_reason=chosen.reason,
+            upload_history=self._privacy.upload_history,
+            **options,
         )
-        if identity is None:
-            if prompt_token_ids is not None:
-                raise InvalidRequest(
-                    "prompt_token_ids need a device model that says which vocabulary they are "
-                    "from; pass messages or prompt"
-                )
-            pairs = tuple((m["role"], m["content"]) for m in messages or ())
-            return dataclasses.replace(request, text=prompt, messages=pairs)
-        stop_ids = {*sampling.stop_token_ids, *identity.stop_token_ids}
-        return dataclasses.replace(
-            request,
-            prompt_ids=self._encode(messages, prompt, prompt_token_ids, identity.vocab_size),
-            sampling=dataclasses.replace(sampling, stop_token_ids=tuple(sorted(stop_ids))),
-            identity=identity,
-            profile=self._model.profile if self._model is not None else None,
-        )
-
-    def _encode(
-        self,
-        messages: Messages | None,
-        prompt: str | None,
-        prompt_token_ids: Sequence[int] | None,
-        vocab_size: int,
-    ) -> Sequence[int]:
-        if prompt_token_ids is not None:
-            for place, token in enumerate(prompt_token_ids):
-                if not 0 <= token < vocab_size:
-                    raise InvalidRequest(
-                        f"prompt_token_ids[{place}] is {token}, outside the vocabulary of "
-                        f"{vocab_size} ids"
-                    )
-            return tuple(prompt_token_ids)
-        tokenizer = self._model.tokenizer if self._model is not None else None
-        if tokenizer is None:
-            raise Unsupported("this device's model has no tokenizer; pass prompt_token_ids")
-        if prompt is not None:
-            return tuple(tokenizer.encode(prompt))
-        return tuple(tokenizer.encode_chat(messages or ()))
 
     def _text_stream(self, request: AnswerRequest) -> TextStream | None:
         """Text of one answer; None when it comes from the cloud, or there is none."""
         vocabulary = self._model.vocabulary if self._model is not None else None
-        if request.identity is None or vocabulary is None:
-            return None
-        return TextStream(vocabulary, request.sampling.stop)
-
-    def claim_engine(self) -> None:
-        """One answer at a time may use the engine."""
-        if self._engine_in_use:
-            raise InvalidRequest(
-                "another answer of this client is using the device engine; end it first, "
-                "or open a second client with a second engine",
-                reason="ENGINE_BUSY",
-            )
-        self._engine_in_use = True
-
-    def release_engine(self) -> None:
-        """Give the engine back."""
-        self._engine_in_use = False
-
-
-def _mode(mode: Mode | str) -> Mode:
-    try:
-        return Mode(mode)
-    except ValueError:
-        known = ", ".join(each.value for each in Mode)
-        raise InvalidRequest(f"mode {mode!r}, expected one of {known}") from None
-
-
-def _require_fit(request: AnswerRequest, device: DeviceModel) -> None:
-    context = device.max_context_tokens
-    over = len(request.prompt_ids) + request.max_tokens - context
-    if over > 0:
-        raise ContextTooLong(
-            f"{len(request.prompt_ids)} prompt tokens and up to {request.max_tokens} output tokens "
-            f"exceed this device's context of {context} by {over}; shorten the prompt, lower "
-            "max_tokens, or use Mode.ONLY_IN_CLOUD"
-        )
+        return TextStream(vocabulary, request.sampling.stop) if vocabulary is not None else None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import anyio
 
 from segue_device.transports.base import CloudStream, Transport
-from segue_protocol.errors import DeadlineExceeded, SegueError
+from segue_protocol.errors import DeadlineExceeded, SegueError, Unavailable
 from segue_protocol.wire import public
+
+# A cloud sends heartbeats every few seconds; one that says nothing for so long is lost.
+SILENCE_LIMIT_S = 15.0
 
 
 class Listener(Protocol):
@@ -29,26 +31,33 @@ class Listener(Protocol):
 class CloudPeer:
     """Sends in order without making the caller wait, and reports what comes back.
 
-    `run` is the only task that touches a stream. A cloud that says nothing for
-    `silence_limit_s`, not even a heartbeat, is taken for lost.
+    `run` is the only task that touches a stream, and may be called again after
+    it has returned. A cloud that says nothing for `silence_limit_s`, not even a
+    heartbeat, is taken for lost.
     """
 
-    def __init__(self, transport: Transport, *, silence_limit_s: float) -> None:
+    def __init__(self, transport: Transport, *, silence_limit_s: float = SILENCE_LIMIT_S) -> None:
         self._transport = transport
         self._silence_limit_s = silence_limit_s
-        self._put, self._outbox = anyio.create_memory_object_stream[public.GenerateRequest](
-            math.inf
-        )
+        self._outbox: list[public.GenerateRequest] = []
+        self._queued = anyio.Event()
+        self._stream_scope = anyio.CancelScope()
         self.alive = True
         self.finish: public.Finish | None = None
 
     def send(self, request: public.GenerateRequest) -> None:
         """Queue a message. One to a cloud that is gone is dropped: nobody needs it any more."""
         if self.alive:
-            self._put.send_nowait(request)
+            self._outbox.append(request)
+            self._queued.set()
+
+    def hang_up(self) -> None:
+        """End the stream there is now, as if the network had."""
+        self._stream_scope.cancel()
 
     async def run(self, listener: Listener) -> None:
         """Talk, over as many streams as it takes."""
+        self.alive = True
         try:
             while (first := listener.first_message()) is not None:
                 error = await self._one_stream(first, listener)
@@ -58,13 +67,17 @@ class CloudPeer:
                 await anyio.sleep(delay_s)
         finally:
             self.alive = False
-            self._put.close()
-            self._outbox.close()
+            self._outbox.clear()
 
     async def _one_stream(
         self, first: public.GenerateRequest, listener: Listener
     ) -> SegueError | None:
         """From opening to end; returns the stream's error, None after an orderly end."""
+        with anyio.CancelScope() as self._stream_scope:
+            return await self._talk(first, listener)
+        return Unavailable("this device hung up", reason="HUNG_UP")
+
+    async def _talk(self, first: public.GenerateRequest, listener: Listener) -> SegueError | None:
         try:
             with anyio.fail_after(self._silence_limit_s):
                 stream = await self._transport.open()
@@ -85,8 +98,11 @@ class CloudPeer:
     async def _send_all(self, stream: CloudStream, first: public.GenerateRequest) -> None:
         try:
             await stream.send(first)
-            async for request in self._outbox:
-                await stream.send(request)
+            while True:
+                while self._outbox:
+                    await stream.send(self._outbox.pop(0))
+                self._queued = anyio.Event()
+                await self._queued.wait()
         except SegueError:
             return  # the receiving side learns the reason
 

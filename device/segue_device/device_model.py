@@ -19,6 +19,14 @@ from segue_protocol.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """The first `cells` of a cache hold what takes part of a prompt's first `tokens`."""
+
+    cells: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceModel:
     """Everything a client needs to run a model here.
 
@@ -57,19 +65,18 @@ class DeviceModel:
     def max_context_tokens(self) -> int:
         return self.runner.capabilities.max_context_tokens
 
-    def shared_cells(self, prompt_ids: Sequence[int]) -> int:
-        """How many leading cells of the engine are the prompt's, at the prompt's positions.
+    def match(self, prompt_ids: Sequence[int]) -> Match:
+        """What of the prompt is in the engine's cache, compared by position.
 
-        The last token is always appended anew: its logits are needed.
+        Positions that a refinement left out count as there. The prompt's last
+        token is always appended anew: its logits are needed.
         """
-        shared = 0
-        for place, (cell, token) in enumerate(
-            zip(self.runner.cells, prompt_ids[:-1], strict=False)
-        ):
-            if cell != (place, token):
+        cells = tokens = 0
+        for position, token in self.runner.cells:
+            if position >= len(prompt_ids) - 1 or prompt_ids[position] != token:
                 break
-            shared = place + 1
-        return shared
+            cells, tokens = cells + 1, position + 1
+        return Match(cells, tokens)
 
 
 def _read(path: Path, options: dict[str, Any]) -> tuple[DeviceEngine, ChatTokenizer]:

@@ -56,6 +56,10 @@ class Display:
         else:
             self._tail += tail
 
+    def stop_pacing(self) -> None:
+        """From now on every token is due at once."""
+        self._pacer = Pacer(Pacing.off())
+
     def due_s(self, view: PaceView, now_s: float) -> float:
         """When the next token may be shown."""
         return self._pacer.due_s(view, now_s)

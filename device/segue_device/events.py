@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar, Literal
 
 from segue_device.timings import Timings
 from segue_device.token_log import Source
@@ -19,6 +20,7 @@ class Started:
     token is a secret of this device.
     """
 
+    type: ClassVar[Literal["started"]] = "started"
     generation_id: str
     resume_token: bytes
     prompt_tokens: int
@@ -33,16 +35,29 @@ class Token:
     `index` is None for text that was held back until the end.
     """
 
+    type: ClassVar[Literal["token"]] = "token"
     index: int | None
     token_id: int | None
     text: str
     source: Source
+    # Natural logarithm of its probability, if the request asked for logprobs.
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """The cloud found part of the prompt dispensable; this device prefills the rest."""
+
+    type: ClassVar[Literal["refinement"]] = "refinement"
+    kept_tokens: int
+    prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillProgress:
-    """The device's own prefill, in tokens of the prompt."""
+    """The device's own prefill, in tokens of the prompt that take part."""
 
+    type: ClassVar[Literal["prefill_progress"]] = "prefill_progress"
     done_tokens: int
     total_tokens: int
 
@@ -51,6 +66,7 @@ class PrefillProgress:
 class Takeover:
     """From output index `index` on the device writes. `early`: before the credit was used."""
 
+    type: ClassVar[Literal["takeover"]] = "takeover"
     index: int
     early: bool
 
@@ -59,6 +75,7 @@ class Takeover:
 class Reconnecting:
     """The stream broke; the device tries to resume it while it goes on by itself."""
 
+    type: ClassVar[Literal["reconnecting"]] = "reconnecting"
     reason: str
 
 
@@ -66,6 +83,7 @@ class Reconnecting:
 class Resumed:
     """The stream goes on; the cloud sends from `next_index`."""
 
+    type: ClassVar[Literal["resumed"]] = "resumed"
     next_index: int
 
 
@@ -73,6 +91,7 @@ class Resumed:
 class Fallback:
     """One side is gone; the answer goes on at the other."""
 
+    type: ClassVar[Literal["fallback"]] = "fallback"
     reason: str
 
 
@@ -80,6 +99,7 @@ class Fallback:
 class Warning:
     """Something to know or to fix; the answer goes on."""
 
+    type: ClassVar[Literal["warning"]] = "warning"
     code: str
     message: str
 
@@ -111,7 +131,11 @@ class Result:
 
     token_ids: Sequence[int]
     text: str
+    # One a token, if the request asked for them; None where its maker told none.
+    logprobs: Sequence[float | None] | None
     finish_reason: FinishReason
+    # What the answer was sampled with; asked with it, the same answer comes again.
+    seed: int
     usage: Usage
     timings: Timings
     takeover_index: int | None
@@ -125,12 +149,14 @@ class Result:
 class Done:
     """Always the last event of an answer that did not fail."""
 
+    type: ClassVar[Literal["done"]] = "done"
     result: Result
 
 
 Event = (
     Started
     | Token
+    | Refinement
     | PrefillProgress
     | Takeover
     | Reconnecting

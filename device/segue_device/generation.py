@@ -3,8 +3,9 @@
 Three tasks share one :class:`~segue_device.answer.Answer`: the cloud's stream
 appends what it sends (:class:`CloudPeer`, :class:`CloudMessages`), the engine
 prefills, absorbs, takes over and decodes (:class:`EngineLoop`), and `_show`
-reads the log to the user at the pacer's rate. Their decisions are pure step
-functions of explicit state: :mod:`catch_up`, :mod:`credit`, :mod:`pacing`.
+reads the log to the user at the pacer's rate; a fourth watches the time
+budgets. Their decisions are pure step functions of explicit state:
+:mod:`catch_up`, :mod:`credit`, :mod:`pacing`, :mod:`budgets`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import anyio
 
 from segue_device import events
 from segue_device.answer import HANDOVER_S, Answer
+from segue_device.budgets import BudgetView, next_deadline
 from segue_device.cloud_messages import CloudMessages
 from segue_device.cloud_peer import CloudPeer
 from segue_device.engine_loop import EngineLoop
 from segue_device.engines.runner import Runner
 from segue_device.pacing import PaceView, Pacing
 from segue_device.request import AnswerRequest
+from segue_device.result import result_of
 from segue_device.state import DeviceState
-from segue_device.timings import measure
 from segue_device.token_log import Source
 from segue_device.transports.base import Transport
 from segue_protocol.text import TextStream
@@ -45,20 +47,19 @@ class Generation:
         transport: Transport | None,
         text: TextStream | None,
         pacing: Pacing,
-        silence_limit_s: float = 15.0,
     ) -> None:
         assert runner is not None or transport is not None
         self._emit = emit
-        self._peer = None
-        if transport is not None:
-            self._peer = CloudPeer(transport, silence_limit_s=silence_limit_s)
+        self._peer = CloudPeer(transport) if transport is not None else None
         self.answer = Answer(
             request,
             DeviceState.CONNECTING if self._peer else DeviceState.DEVICE_ONLY,
             text=text,
             pacing=pacing,
             send=self._peer.send if self._peer else lambda message: None,
+            hang_up=self._peer.hang_up if self._peer else lambda: None,
         )
+        self._messages = CloudMessages(self.answer)
         self._engine = EngineLoop(self.answer, runner) if runner is not None else None
         self.answer.engine_alive = runner is not None
 
@@ -66,9 +67,14 @@ class Generation:
         """End the answer now; what was received is shown at once. Idempotent."""
         self.answer.end(events.FinishReason.CANCELLED)
 
-    def take_over(self) -> None:
+    def takeover(self) -> None:
         """Take over as soon as the device has caught up, whatever the credit."""
         self.answer.takeover_forced = True
+        self.answer.notify()
+
+    def stop_pacing(self) -> None:
+        """Show everything as soon as it is there."""
+        self.answer.display.stop_pacing()
         self.answer.notify()
 
     async def run(self) -> events.Result:
@@ -76,9 +82,10 @@ class Generation:
         answer = self.answer
         async with anyio.create_task_group() as tasks:
             if self._peer is not None:
-                tasks.start_soon(self._peer.run, CloudMessages(answer))
+                tasks.start_soon(self._talk, self._peer)
             if self._engine is not None:
                 tasks.start_soon(self._engine.run)
+            tasks.start_soon(self._watch)
             await self._show()
             ended_s = anyio.current_time()
             await self._settle()
@@ -86,14 +93,50 @@ class Generation:
         if answer.error is not None:
             answer.error.partial = tuple(answer.log.ids)
             raise answer.error
-        return self._result(ended_s)
+        return result_of(answer, ended_s, self._peer.finish if self._peer else None)
+
+    async def _talk(self, peer: CloudPeer) -> None:
+        """Keep a stream to the cloud whenever the answer needs one."""
+        while True:
+            while not self._messages.wants_stream:
+                await self.answer.wait()
+            self._messages.begin()
+            await peer.run(self._messages)
+
+    async def _watch(self) -> None:
+        """End what outlasts its time budget."""
+        answer = self.answer
+        while not answer.over:
+            deadline = next_deadline(answer.request.budgets, self._budget_view())
+            left_s = deadline.at_s - anyio.current_time() if deadline else None
+            if deadline is None or left_s is None or left_s > 0:
+                await answer.wait(left_s)
+            elif deadline.fatal:
+                answer.fail(deadline.error())
+            else:
+                self._messages.give_up(deadline.error())
+                answer.hang_up()
+
+    def _budget_view(self) -> BudgetView:
+        answer = self.answer
+        connecting = answer.state is DeviceState.CONNECTING
+        owed = answer.cloud_alive and len(answer.log) < answer.credit_through
+        cloud_writes = owed and answer.log.writer is Source.CLOUD and not answer.over
+        begun = len(answer.log) > 0
+        return BudgetView(
+            asleep=answer.suspended,
+            started_s=answer.started_s,
+            connecting_since_s=answer.started_s if connecting and cloud_writes else None,
+            first_token_since_s=answer.started_s if cloud_writes and not begun else None,
+            inter_token_since_s=answer.last_cloud_s if cloud_writes and begun else None,
+        )
 
     async def _show(self) -> None:
         """Read the log to the user until it is complete and shown."""
         answer, display = self.answer, self.answer.display
         while display.backlog or not answer.over:
             self._emit_pending()
-            if not display.backlog:
+            if (answer.suspended and not answer.over) or not display.backlog:
                 await answer.wait()
                 continue
             now_s = anyio.current_time()
@@ -102,10 +145,11 @@ class Generation:
                 await answer.wait(due_s - now_s)
                 continue
             entry = answer.log[display.cursor]
-            if entry.index == answer.log.takeover_index:
+            if entry.index in answer.log.takeovers and entry.source is Source.DEVICE:
                 self._emit(events.Takeover(entry.index, entry.index < answer.credit_through))
             text = display.show_next(due_s, now_s)
-            self._emit(events.Token(entry.index, entry.token_id, text, entry.source))
+            logprob = entry.logprob if answer.request.logprobs else None
+            self._emit(events.Token(entry.index, entry.token_id, text, entry.source, logprob))
             answer.extend_credit()
         self._emit_pending()
         tail = display.take_tail()
@@ -114,12 +158,10 @@ class Generation:
 
     def _pace_view(self) -> PaceView:
         answer = self.answer
-        profile = answer.request.profile
-        interval_s = answer.show_interval_s
         return PaceView(
             backlog_tokens=answer.display.backlog,
-            show_interval_s=interval_s,
-            device_rate_tps=1 / (profile.decode_s if profile is not None else interval_s),
+            show_interval_s=answer.show_interval_s,
+            device_rate_tps=1 / (answer.decode_clock.token_s or answer.show_interval_s),
             device_writes=answer.log.writer is Source.DEVICE,
             complete=answer.over,
             expected_s=self._expected_s(),
@@ -145,29 +187,3 @@ class Generation:
         with anyio.move_on_after(SETTLE_S):
             while peer is not None and peer.alive and peer.finish is None:
                 await self.answer.wait()
-
-    def _result(self, ended_s: float) -> events.Result:
-        answer, log = self.answer, self.answer.log
-        assert answer.reason is not None
-        return events.Result(
-            token_ids=tuple(log.ids),
-            text="".join(answer.display.shown_text),
-            finish_reason=answer.reason,
-            usage=events.Usage(
-                prompt_tokens=len(answer.request.prompt_ids),
-                cached_tokens=answer.request.cached_tokens,
-                cloud_tokens=log.count(Source.CLOUD),
-                device_tokens=log.count(Source.DEVICE),
-                discarded_tokens=log.discarded,
-            ),
-            timings=measure(
-                answer.started_s,
-                ended_s,
-                answer.display.shown_s,
-                [log[index].t_received_s for index in range(len(log))],
-                log.takeover_index,
-            ),
-            takeover_index=log.takeover_index,
-            min_margin=answer.min_margin,
-            cloud=self._peer.finish if self._peer is not None else None,
-        )

@@ -19,23 +19,24 @@ class PrefillClock:
         self._took_s = 0.0
 
     def start(self, now_s: float) -> None:
-        """The engine begins now."""
-        self._started_s = now_s
+        """The engine begins, or goes on after a pause: what lay between does not count."""
+        self._started_s = now_s - self._took_s
 
     def observe(self, done_tokens: int, now_s: float) -> None:
-        """`done_tokens` of the prompt are in the cache now."""
+        """`done_tokens` are in the cache now."""
         assert self._started_s is not None
         self._done_tokens = done_tokens
         self._took_s = now_s - self._started_s
 
-    def left_s(self, total_tokens: int, now_s: float) -> float:
-        """Seconds until `total_tokens` are prefilled; 0 while nothing is known."""
+    def left_s(self, left_tokens: int, now_s: float) -> float:
+        """Seconds until `left_tokens` more are prefilled; 0 while nothing is known."""
         if self._profile is None or self._started_s is None:
             return 0.0
         scale = 1.0
         expected_s = self._profile.prefill_left_s(self._done_tokens, self._cached_tokens)
         if expected_s > 0:
             scale = self._took_s / expected_s
+        total_tokens = self._done_tokens + left_tokens
         whole_left_s = self._profile.prefill_left_s(total_tokens, self._done_tokens) * scale
         since_chunk_s = now_s - self._started_s - self._took_s
         return max(0.0, whole_left_s - since_chunk_s)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from segue_device.budgets import Budgets
+from segue_device.device_model import DeviceModel
+from segue_protocol.errors import ContextTooLong, InvalidRequest
 from segue_protocol.identity import ModelIdentity
-from segue_protocol.sampling import Sampling
+from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import public
@@ -35,10 +39,18 @@ class AnswerRequest:
     messages: Sequence[tuple[str, str]] = ()
     profile: DeviceProfile | None = None
     credit_through: int | None = None
-    # Leading tokens of the prompt that the engine holds from the turn before.
+    # Leading tokens of the prompt that the engine holds from the turn before, in
+    # as many cells, or fewer if that prompt was refined.
     cached_tokens: int = 0
-    # The engine begins only once the cloud is lost.
+    cached_cells: int = 0
+    # The engine rests as long as the cloud can go on.
     device_standby: bool = False
+    # Tokens that this device made may go to the cloud, if the device cannot go on.
+    upload_history: bool = True
+    # Why the answer does not run where its mode would have it.
+    placement_reason: str | None = None
+    logprobs: bool = False
+    budgets: Budgets = field(default_factory=Budgets)
 
     @property
     def show_interval_s(self) -> float:
@@ -46,8 +58,13 @@ class AnswerRequest:
         decode_s = self.profile.decode_s if self.profile is not None else 0.0
         return max(DEFAULT_INTERVAL_S, decode_s)
 
-    def start_message(self, output_prefix: Sequence[int] = ()) -> public.Start:
-        """The first message of a stream, with the tokens of the answer there are already."""
+    def start_message(
+        self, output_prefix: Sequence[int] = (), credit_through: int = 1
+    ) -> public.Start:
+        """The first message of a stream, with the tokens of the answer there are already.
+
+        `credit_through`: what the device has asked for since; 1 is nothing.
+        """
         start = public.Start(
             request_id=self.request_id,
             protocol=protocol_version(),
@@ -55,6 +72,7 @@ class AnswerRequest:
             sampling=self.sampling.to_wire(),
             limits=public.Limits(max_tokens=self.max_tokens),
             output_prefix=output_prefix,
+            logprobs=self.logprobs,
         )
         if self.identity is not None:
             start.identity.CopyFrom(self.identity.to_wire())
@@ -69,6 +87,27 @@ class AnswerRequest:
         if self.profile is not None:
             start.profile.CopyFrom(self.profile.to_wire())
         start.cached_tokens = self.cached_tokens
-        if self.credit_through is not None:
-            start.credit.through = self.credit_through
+        if self.credit_through is not None or credit_through > 1:
+            start.credit.through = max(self.credit_through or 1, credit_through)
         return start
+
+
+def require_fit(max_tokens: int | None, prompt_tokens: int, device: DeviceModel | None) -> int:
+    """How long the answer may become; None fills the context of `device`.
+
+    Raises ContextTooLong, or InvalidRequest on a number that makes no sense.
+    """
+    if max_tokens is None:
+        if device is None:
+            raise InvalidRequest("max_tokens is needed where no device model says what fits")
+        max_tokens = max(1, device.max_context_tokens - prompt_tokens)
+    if max_tokens < 1:
+        raise InvalidRequest(f"max_tokens is {max_tokens}, expected at least 1")
+    limit = device.max_context_tokens if device is not None else math.inf
+    if prompt_tokens + max_tokens > limit:
+        raise ContextTooLong(
+            f"{prompt_tokens} prompt tokens and up to {max_tokens} output tokens exceed this "
+            f"device's context of {limit} by {prompt_tokens + max_tokens - limit}; shorten the "
+            "prompt, lower max_tokens, or use Mode.ONLY_IN_CLOUD"
+        )
+    return max_tokens

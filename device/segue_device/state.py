@@ -14,7 +14,8 @@ class DeviceState(Enum):
     CLOUD: the cloud writes, the engine has not finished the prompt.
     CATCHING_UP: the prompt is prefilled, received tokens are absorbed.
     DEVICE: the device writes.
-    RECONNECTING: the stream broke; the device resumes it, or takes over if it is ready first.
+    RECONNECTING: the stream broke, the device resumes it, or takes over if it is ready first;
+    or the device stopped, and asks the cloud to go on.
     CLOUD_ONLY, DEVICE_ONLY: one side alone, from the start or for lack of the other.
     DONE, FAILED: over.
     """
@@ -35,16 +36,17 @@ S = DeviceState
 # CONNECTING -> DEVICE: the device was ready before the cloud confirmed.
 # CONNECTING -> DEVICE_ONLY: no cloud; nothing of the answer existed yet.
 # -> CLOUD_ONLY later: the device's engine failed.
+# DEVICE, DEVICE_ONLY -> RECONNECTING: the device cannot go on and gives the log back.
 TRANSITIONS: dict[DeviceState, frozenset[DeviceState]] = {
     S.CONNECTING: frozenset(
         {S.CLOUD, S.CATCHING_UP, S.CLOUD_ONLY, S.DEVICE, S.DEVICE_ONLY, S.DONE, S.FAILED}
     ),
     S.CLOUD: frozenset({S.CATCHING_UP, S.CLOUD_ONLY, S.RECONNECTING, S.DONE, S.FAILED}),
     S.CATCHING_UP: frozenset({S.DEVICE, S.CLOUD_ONLY, S.RECONNECTING, S.DONE, S.FAILED}),
-    S.DEVICE: frozenset({S.DONE, S.FAILED}),
+    S.DEVICE: frozenset({S.RECONNECTING, S.DONE, S.FAILED}),
     S.CLOUD_ONLY: frozenset({S.RECONNECTING, S.DONE, S.FAILED}),
     S.RECONNECTING: frozenset({S.CLOUD, S.CATCHING_UP, S.CLOUD_ONLY, S.DEVICE, S.DONE, S.FAILED}),
-    S.DEVICE_ONLY: frozenset({S.DONE, S.FAILED}),
+    S.DEVICE_ONLY: frozenset({S.RECONNECTING, S.DONE, S.FAILED}),
     S.DONE: frozenset(),
     S.FAILED: frozenset(),
 }
@@ -55,6 +57,7 @@ class Action(Enum):
 
     CONFIRM = "the cloud has taken the request"
     APPEND = "append to the log"
+    REFINE = "leave out of the prefill what the cloud found dispensable"
     DISCARD = "too late: count as discarded"
     CLOUD_END = "the cloud's log is complete"
     RECORD_USAGE = "keep the cloud's account of itself"
@@ -103,7 +106,7 @@ _UNCONFIRMED = _SILENT | {
 _BY_STATE: dict[DeviceState, dict[str, Action]] = {
     S.CONNECTING: _UNCONFIRMED | {"lost": _A.LOSE},
     S.RECONNECTING: _UNCONFIRMED | {"lost": _A.RECONNECT},
-    S.CLOUD: _CLOUD_WRITES,
+    S.CLOUD: _CLOUD_WRITES | {"refinement": _A.REFINE},
     S.CATCHING_UP: _CLOUD_WRITES,
     S.CLOUD_ONLY: _CLOUD_WRITES,
     S.DEVICE: _DEVICE_WRITES,

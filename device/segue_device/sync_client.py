@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -13,6 +13,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from segue_device import events
 from segue_device.answer_stream import AnswerStream
 from segue_device.client import AsyncClient
+from segue_device.conditions import DeviceConditions
+from segue_device.session import Session
+from segue_device.status import Preflight, Status
 from segue_protocol.errors import InvalidRequest
 
 
@@ -45,10 +48,62 @@ class Client:
 
     def stream(self, **request: Any) -> SyncAnswer:
         """As :meth:`AsyncClient.stream`. Raises InvalidRequest outside a `with` block."""
+        portal, client = self._open()
+        return SyncAnswer(portal, portal.call(partial(client.stream, **request)))
+
+    def session(self, **options: Any) -> SyncSession:
+        """As :meth:`AsyncClient.session`."""
+        portal, client = self._open()
+        return SyncSession(portal, client.session(**options))
+
+    def preflight(self, **prompt: Any) -> Preflight:
+        """As :meth:`AsyncClient.preflight`."""
+        portal, client = self._open()
+        return portal.call(partial(client.preflight, **prompt))
+
+    def status(self, *, model: str = "") -> Status:
+        """As :meth:`AsyncClient.status`."""
+        portal, client = self._open()
+        return portal.call(partial(client.status, model=model))
+
+    def set_conditions(self, conditions: DeviceConditions) -> None:
+        """As :meth:`AsyncClient.set_conditions`; may be called from any thread."""
+        portal, client = self._open()
+        portal.call(client.set_conditions, conditions)
+
+    def suspend(self) -> None:
+        """As :meth:`AsyncClient.suspend`; may be called from any thread."""
+        portal, client = self._open()
+        portal.call(client.suspend)
+
+    def resume(self) -> None:
+        """As :meth:`AsyncClient.resume`; may be called from any thread."""
+        portal, client = self._open()
+        portal.call(client.resume)
+
+    def _open(self) -> tuple[BlockingPortal, AsyncClient]:
         if self._portal is None or self._client is None:
             raise InvalidRequest("the client is not open; use it in a `with` block")
-        stream = self._portal.call(partial(self._client.stream, **request))
-        return SyncAnswer(self._portal, stream)
+        return self._portal, self._client
+
+
+class SyncSession:
+    """A :class:`~segue_device.session.Session` without `async`."""
+
+    def __init__(self, portal: BlockingPortal, session: Session) -> None:
+        self._portal = portal
+        self._session = session
+
+    @property
+    def messages(self) -> Sequence[Mapping[str, str]]:
+        """The conversation so far, oldest first."""
+        return self._session.messages
+
+    def stream(self, text: str, **options: Any) -> SyncAnswer:
+        """The next turn: the user says `text`."""
+        return SyncAnswer(
+            self._portal, self._portal.call(partial(self._session.stream, text, **options))
+        )
 
 
 class SyncAnswer:
@@ -72,8 +127,13 @@ class SyncAnswer:
         self._held.close()
 
     def __iter__(self) -> Iterator[events.Event]:
-        following = self._stream.__aiter__()
+        return self._iterate(self._stream.__aiter__())
 
+    def raw(self) -> Iterator[events.Event]:
+        """The events as they happen: from now on nothing is paced."""
+        return self._iterate(self._portal.call(self._stream.raw))
+
+    def _iterate(self, following: AsyncIterator[events.Event]) -> Iterator[events.Event]:
         async def receive() -> events.Event | None:
             return await anext(following, None)
 
@@ -94,6 +154,6 @@ class SyncAnswer:
         """End the answer now. Idempotent; may be called from any thread."""
         self._portal.call(self._stream.cancel)
 
-    def take_over(self) -> None:
+    def takeover(self) -> None:
         """Let the device take over as soon as it has caught up, whatever the credit."""
-        self._portal.call(self._stream.take_over)
+        self._portal.call(self._stream.takeover)

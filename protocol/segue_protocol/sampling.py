@@ -78,7 +78,7 @@ def sample(
         scores /= sampling.temperature
         kept = _survivors(scores, sampling)
         ids, scores = ids[kept], scores[kept]
-        scores += gumbels(ids, index, sampling.seed)
+        scores += gumbels(ids, index, sampling.seed or 0)
     best = int(np.argmax(scores))  # ids ascend, so the first of equals is the smallest
     token_id = int(ids[best])
     return Sampled(token_id, _margin(scores, best), _logprob(logits, token_id))

@@ -29,7 +29,8 @@ class Sampling:
     other penalties 0 are off. ``repetition_penalty`` covers the original
     prompt and the output, the other two the output. ``stop_token_ids`` end the
     answer beside those of the model; ``stop`` are strings, looked for in the
-    text by :class:`segue_protocol.text.TextStream`.
+    text by :class:`segue_protocol.text.TextStream`. Without a ``seed`` the
+    device draws one; where none was drawn it counts as 0.
     """
 
     temperature: float = 0.0
@@ -40,7 +41,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
-    seed: int = 0
+    seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     stop: tuple[str, ...] = ()
 
@@ -59,7 +60,7 @@ class Sampling:
         _require_within("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _require_within("presence_penalty", self.presence_penalty, -2, 2)
         _require_within("frequency_penalty", self.frequency_penalty, -2, 2)
-        _require_within("seed", self.seed, 0, 2**64 - 1)
+        _require_within("seed", self.seed or 0, 0, 2**64 - 1)
         _require_within("number of logit_bias entries", len(self.logit_bias), 0, MAX_BIASES)
         for token_id, bias in self.logit_bias.items():
             _require_within(f"logit_bias of token {token_id}", bias, -100, 100)
@@ -81,7 +82,7 @@ class Sampling:
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             logit_bias=self.logit_bias,
-            seed=self.seed,
+            seed=self.seed or 0,
             stop_token_ids=self.stop_token_ids,
             stop=self.stop,
         )

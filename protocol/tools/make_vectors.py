@@ -163,7 +163,7 @@ def _sampling_case(
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "logit_bias": {str(token_id): bias for token_id, bias in sampling.logit_bias.items()},
-        "seed": str(sampling.seed),
+        "seed": str(sampling.seed or 0),
         "prompt_ids": prompt_ids,
         "output_ids": output_ids,
         "token_ids": [each.token_id for each in made],

@@ -47,7 +47,7 @@ responses = st.one_of(
 device_steps = st.lists(
     st.one_of(
         responses,
-        st.sampled_from(["next tokens", "lost", "take over", "decode", "cancel", "fail"]),
+        st.sampled_from(["next tokens", "lost", "take over", "decode", "rest", "cancel", "fail"]),
     ),
     max_size=25,
 )
@@ -59,24 +59,25 @@ def test_the_device_log_keeps_its_laws(steps: list[public.GenerateResponse | str
     async def main() -> None:
         request = AnswerRequest("test", PROMPT, Sampling(), MAX_TOKENS)
         answer = Answer(
-            request, DeviceState.CONNECTING, text=None, pacing=Pacing.off(), send=lambda _: None
+            request,
+            DeviceState.CONNECTING,
+            text=None,
+            pacing=Pacing.off(),
+            send=lambda _: None,
+            hang_up=lambda: None,
         )
-        answer.prefilled_tokens = len(PROMPT)  # so that a takeover is legal once confirmed
+        answer.prompt.move_to(len(PROMPT))  # so that a takeover is legal once confirmed
         messages = CloudMessages(answer)
         for step in steps:
             before = tuple(answer.log.ids)
-            over = answer.over
+            writer, over = answer.log.writer, answer.over
             _apply_to_device(answer, messages, step)
             entries = [answer.log[index] for index in range(len(answer.log))]
             after = tuple(answer.log.ids)
             assert after[: len(before)] == before, "append-only"
             assert len(after) <= MAX_TOKENS
             assert [entry.index for entry in entries] == list(range(len(entries))), "gap-free"
-            sources = [entry.source for entry in entries]
-            cut = answer.log.takeover_index
-            made_by_cloud = len(entries) if cut is None else cut
-            assert sources[:made_by_cloud] == [Source.CLOUD] * made_by_cloud
-            assert set(sources[made_by_cloud:]) <= {Source.DEVICE}
+            assert {each.source for each in entries[len(before) :]} <= {writer}, "one writer"
             if over:
                 assert after == before, "an end is final"
                 assert answer.over
@@ -106,6 +107,10 @@ def _apply_to_device(
     elif step == "decode" and writable:
         answer.log.append_from_device(70, 0.0)
         answer.token_appended(70)
+    elif step == "rest":
+        answer.rest("it is hot")
+        answer.rest(None)
+        messages.first_message()  # as the peer asks after a hang-up
     elif step == "cancel":
         answer.end(FinishReason.CANCELLED)
     elif step == "fail":
@@ -139,7 +144,18 @@ def test_the_cloud_log_keeps_its_laws(
     steps: list[public.GenerateRequest | tuple[int, int, list[int]] | str],
 ) -> None:
     async def main() -> None:
-        request = Request("test", PROMPT, (), Sampling(), MAX_TOKENS, None, 0, 4, wants_text=False)
+        request = Request(
+            "test",
+            PROMPT,
+            (),
+            Sampling(),
+            MAX_TOKENS,
+            None,
+            0,
+            4,
+            wants_text=False,
+            wants_logprobs=False,
+        )
         session = Session(
             "id",
             b"token",
@@ -181,9 +197,9 @@ async def _apply_to_cloud(
         except ProtocolError:
             assert kind in (None, "start", "resume")
     elif isinstance(step, tuple):
-        session.append(*step)
+        session.append(*step, logprobs=[-1.0] * len(step[2]))
     elif step == "next token":
-        session.append(session.log.epoch, len(session.log), [65])
+        session.append(session.log.epoch, len(session.log), [65], [-1.0])
     elif step == "new epoch":
         session.log.begin_epoch()
     elif step == "right takeover":

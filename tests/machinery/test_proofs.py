@@ -130,12 +130,16 @@ def test_a_page_corrupted_during_the_transfer_is_caught_and_repaired() -> None:
     run_virtual(main())
 
 
-def test_a_credit_raised_during_the_transfer_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", [RequestState.PREFILLING, RequestState.TRANSFERRING])
+def test_a_credit_raised_after_the_reservation_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, when: RequestState
+) -> None:
+    """It is an extension of the reservation: nothing is written beyond that."""
     enter = Session.enter
 
     def entering(session: Session, state: RequestState) -> None:
         enter(session, state)
-        if state is RequestState.TRANSFERRING:
+        if state is when:
             asyncio.get_running_loop().create_task(session.raise_credit(24))
 
     monkeypatch.setattr(Session, "enter", entering)
@@ -257,10 +261,10 @@ def test_a_worker_that_wakes_up_cannot_write() -> None:
             (session,) = cloud.gateway.sessions
             old = session.log.epoch
             session.log.begin_epoch()
-            session.append(old, 8, [65, 66])
+            session.append(old, 8, [65, 66], [-1.0, -1.0])
             assert len(session.log) == 8
             assert session.log.dropped == 2
-            session.append(session.log.epoch, 9, [65])
+            session.append(session.log.epoch, 9, [65], [-1.0])
             assert session.log.dropped == 3, "no gaps either"
             session.finish(public.FINISH_REASON_CANCELLED)
             await answer.done()

@@ -56,7 +56,7 @@ def test_messages_survive_the_way(form: Form) -> None:
 def test_json_is_what_a_browser_expects() -> None:
     frame = frames.encode_response(RESPONSES[0], Form.JSON)
     assert json.loads(frame) == {
-        "response": {"tokens": {"index": 0, "ids": [0, 5], "text": "\u2028\0“"}}
+        "response": {"tokens": {"index": 0, "ids": [0, 5], "text": "\u2028\0“", "logprobs": []}}
     }
     frame = frames.encode_error(Overloaded("busy", retry_after_s=1.5), Form.JSON)
     assert json.loads(frame) == {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from segue_device.modes import Mode, Plan, cloud_is_forbidden, plan
+from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
 from segue_protocol.errors import Unsupported
 
 DEVICE, CLOUD = Plan(device=True, cloud=False), Plan(device=False, cloud=True)
@@ -20,9 +22,10 @@ TABLE: dict[Mode, tuple[Plan, Plan | str, Plan | str]] = {
 }
 
 
-def _plan(mode: Mode, has_device: bool, has_cloud: bool, forbidden: bool = False) -> Plan | str:
+def _plan(mode: Mode, has_device: bool, has_cloud: bool, **more: object) -> Plan | str:
     try:
-        return plan(mode, has_device=has_device, has_cloud=has_cloud, forbidden=forbidden)
+        found = plan(mode, Situation(has_device, has_cloud, **more))
+        return dataclasses.replace(found, reason=None)
     except Unsupported as refused:
         return refused.reason
 
@@ -36,10 +39,10 @@ def test_the_table(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
 def test_a_forbidden_cloud_never_takes_part(mode: Mode) -> None:
     for has_device in (True, False):
-        found = _plan(mode, has_device, True, forbidden=True)
+        found = _plan(mode, has_device, True, cloud_forbidden="no")
         assert isinstance(found, str) or not found.cloud
     if mode is Mode.ONLY_IN_CLOUD:
-        assert _plan(mode, True, True, forbidden=True) == "CLOUD_FORBIDDEN"
+        assert _plan(mode, True, True, cloud_forbidden="no") == "CLOUD_FORBIDDEN"
 
 
 @pytest.mark.parametrize(
@@ -49,4 +52,27 @@ def test_the_variable(monkeypatch: pytest.MonkeyPatch, value: str | None, forbid
     monkeypatch.delenv("SEGUE_NO_CLOUD", raising=False)
     if value is not None:
         monkeypatch.setenv("SEGUE_NO_CLOUD", value)
-    assert cloud_is_forbidden() is forbidden
+    assert (cloud_forbidden_by_user() is not None) is forbidden
+
+
+@pytest.mark.parametrize("mode", Mode, ids=lambda mode: mode.value)
+def test_a_spared_device_leaves_the_work_to_a_cloud_that_may_be_used(mode: Mode) -> None:
+    found = _plan(mode, True, True, device_spared="it is hot")
+    only_here = mode is Mode.ONLY_ON_DEVICE
+    assert found == (DEVICE if only_here else CLOUD if mode is Mode.ONLY_IN_CLOUD else STANDBY)
+    if mode is not Mode.ONLY_IN_CLOUD:
+        assert _plan(mode, True, False, device_spared="it is hot") == DEVICE
+
+
+def test_a_quick_device_needs_no_cloud_only_when_split() -> None:
+    assert _plan(Mode.SPLIT, True, True, device_is_quick=True) == DEVICE
+    assert _plan(Mode.PREFER_IN_CLOUD, True, True, device_is_quick=True) == STANDBY
+
+
+def test_the_reason_is_told_where_a_wish_is_not_met() -> None:
+    forbidden = Situation(True, True, cloud_forbidden="the user said no")
+    assert plan(Mode.SPLIT, forbidden).reason == "the user said no"
+    assert plan(Mode.ONLY_ON_DEVICE, forbidden).reason is None
+    spared = Situation(True, True, device_spared="it is hot")
+    assert plan(Mode.SPLIT, spared).reason == "it is hot"
+    assert plan(Mode.PREFER_IN_CLOUD, spared).reason is None

@@ -31,6 +31,7 @@ class Request:
     # The client has no tokenizer: text goes out with the ids, and stop strings
     # are looked for here.
     wants_text: bool
+    wants_logprobs: bool
     warnings: tuple[str, ...] = ()
 
 
@@ -101,6 +102,7 @@ def admit(
         cached_tokens=start.cached_tokens,
         credit_through=start.credit.through if start.HasField("credit") else None,
         wants_text=not has_model,
+        wants_logprobs=start.logprobs,
         warnings=warnings,
     )
 

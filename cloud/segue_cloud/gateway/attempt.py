@@ -78,7 +78,9 @@ class Observer(Protocol):
         """A named step in the life of the answer, taken by process `pid`."""
         ...
 
-    def append(self, epoch: int, index: int, ids: Sequence[int]) -> None: ...
+    def append(
+        self, epoch: int, index: int, ids: Sequence[int], logprobs: Sequence[float]
+    ) -> None: ...
 
     def complete_after(self, ids: Sequence[int]) -> public.FinishReason | None:
         """Why the answer is complete if these ids were its output."""
@@ -107,12 +109,12 @@ async def run_attempt(
     Unavailable when there is nobody to ask.
     """
     observer.enter(RequestState.WAITING)
+    # What is reserved is admitted; a credit raised meanwhile is an extension.
+    reserved_credit = min(observer.credit, assignment.max_tokens)
     async with AsyncExitStack() as held:
         try:
             with anyio.fail_after(budget.first_token_s):
-                need = cells_needed(
-                    len(assignment.prompt_ids), min(observer.credit, assignment.max_tokens)
-                )
+                need = cells_needed(len(assignment.prompt_ids), reserved_credit)
                 decoder, decode = await held.enter_async_context(
                     offer(
                         membership,
@@ -156,15 +158,14 @@ async def run_attempt(
         observer.step("prefill", prefiller.pid)
         observer.observe_prefill(first.prefill_s)
         output = [*assignment.output_ids, first.token_id]
-        observer.append(first.epoch, first.index, [first.token_id])
+        observer.append(first.epoch, first.index, [first.token_id], [first.logprob])
         observer.enter(RequestState.KV_READY)
         if observer.complete_after(output) is not None:
             return Outcome.COMPLETE
         observer.enter(RequestState.TRANSFERRING)
-        admitted_credit = observer.credit
         try:
             with _losing(membership, decoder, budget.inter_token_s):
-                await decode.send(_admit(assignment, output, first.ticket, admitted_credit))
+                await decode.send(_admit(assignment, output, first.ticket, reserved_credit))
                 pulled = await decode.receive()
             if pulled is None or not pulled.HasField("pulled"):
                 raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
@@ -179,7 +180,7 @@ async def run_attempt(
         observer.enter(RequestState.DECODING)
         observer.decoding_on(decode)
         try:
-            if observer.credit > admitted_credit:  # raised during the transfer
+            if observer.credit > reserved_credit:
                 with _losing(membership, decoder):
                     await decode.send(credit_message(observer.credit))
             return await _follow(membership, decoder, decode, observer, budget)
@@ -212,7 +213,8 @@ async def _follow(
             if parked:
                 parked = False
                 observer.enter(RequestState.DECODING)
-            observer.append(event.tokens.epoch, event.tokens.index, event.tokens.ids)
+            tokens = event.tokens
+            observer.append(tokens.epoch, tokens.index, tokens.ids, tokens.logprobs)
         elif kind == "parked":
             parked = True
             observer.enter(RequestState.PARKED)

@@ -20,6 +20,7 @@ class CloudLog:
 
     def __init__(self, prefix: Sequence[int] = ()) -> None:
         self._ids = list(prefix)
+        self._logprobs: list[float] = []  # of what lies behind the prefix
         self.prefix_length = len(self._ids)
         self.epoch = 0
         self.dropped = 0
@@ -36,17 +37,24 @@ class CloudLog:
         self.epoch += 1
         return self.epoch
 
-    def append(self, epoch: int, index: int, ids: Sequence[int]) -> bool:
+    def logprobs(self, start: int) -> Sequence[float]:
+        """Of the ids from `start` on; [] where some are of the prefix, whose maker kept them."""
+        behind = start - self.prefix_length
+        return self._logprobs[behind:] if behind >= 0 else []
+
+    def append(self, epoch: int, index: int, ids: Sequence[int], logprobs: Sequence[float]) -> bool:
         """Append ids at index; False (dropped and counted) for a wrong writer or place."""
         if epoch != self.epoch or index != len(self._ids):
             self.dropped += len(ids)
             return False
         self._ids.extend(ids)
+        self._logprobs.extend(logprobs)
         return True
 
     def truncate(self, length: int) -> int:
         """Forget entries from `length` on and shut out the writer; returns how many."""
         forgotten = len(self._ids) - length
         del self._ids[length:]
+        del self._logprobs[max(0, length - self.prefix_length) :]
         self.begin_epoch()
         return forgotten

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-
-import anyio
 
 from segue_cloud.gateway.state import RequestState
 from segue_protocol.wire import public
+
+
+def _now_s() -> float:
+    # Not anyio's clock: leases end in callbacks of the loop, outside of any task.
+    return asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True)
 class Measured:
     """Durations, the named steps, and what had to be done twice."""
 
-    created_s: float = field(default_factory=anyio.current_time)
+    created_s: float = field(default_factory=_now_s)
     first_token_s: float | None = None
     ended_s: float | None = None
     waiting_s: float = 0.0
@@ -27,12 +31,12 @@ class Measured:
 
     def step(self, name: str, pid: int) -> None:
         """A named step of the answer's life (DESIGN 3), taken by process `pid`."""
-        at_s = anyio.current_time() - self.created_s
+        at_s = _now_s() - self.created_s
         self.steps.append(public.LifeStep(name=name, pid=pid, at_s=at_s))
 
     def entered(self, state: RequestState) -> None:
         """Account for the time in the state that ends now."""
-        now_s = anyio.current_time()
+        now_s = _now_s()
         if self._decoding_since_s is not None:
             self.slot_s += now_s - self._decoding_since_s
             self._decoding_since_s = None
@@ -46,7 +50,7 @@ class Measured:
     def appended(self) -> None:
         """A token came."""
         if self.first_token_s is None:
-            self.first_token_s = anyio.current_time()
+            self.first_token_s = _now_s()
 
     def timings(self) -> public.CloudTimings:
         """The account a device gets at the end."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 import anyio
 
+from segue_cloud.gateway import messages
 from segue_cloud.gateway.session import Session
 from segue_protocol.errors import SegueError
 from segue_protocol.wire import public
@@ -36,7 +37,7 @@ class Reader:
         Raises the session's error or the interruption.
         """
         session = self._session
-        yield public.GenerateResponse(started=session.started())
+        yield public.GenerateResponse(started=messages.started(session))
         warned = announced = 0
         while True:
             changed = session.changed
@@ -51,7 +52,7 @@ class Reader:
                 progress = public.CloudProgress(state=public.REQUEST_STATE_RECOMPUTING)
                 yield public.GenerateResponse(progress=progress)
             elif self._cursor < len(session.log):
-                tokens = session.tokens(self._cursor)
+                tokens = messages.tokens(session, self._cursor)
                 self._cursor = len(session.log)
                 yield public.GenerateResponse(tokens=tokens)
             elif finished:
@@ -69,4 +70,4 @@ class Reader:
         if session.text_tail:
             tail = public.Tokens(index=self._cursor, text=session.text_tail)
             yield public.GenerateResponse(tokens=tail)
-        yield public.GenerateResponse(finish=session.finish_message())
+        yield public.GenerateResponse(finish=messages.finish(session))

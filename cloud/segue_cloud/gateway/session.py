@@ -29,7 +29,6 @@ from segue_protocol.errors import OutOfRange, ProtocolError, SegueError, Unavail
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.prefix import prefix_hash
 from segue_protocol.text import TextStream
-from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
 
 MAX_LOSSES = 4
@@ -85,6 +84,10 @@ class Session:
     def credit(self) -> int:
         """Output indices below this may be made: the smaller of credit and cap."""
         return max(min(self._credit, self.cap), len(self.request.output_prefix) + 1)
+
+    def text_from(self, start: int) -> str:
+        """The text that the tokens from index `start` on completed, for a client without ids."""
+        return "".join(self._text_of[max(0, start - self.log.prefix_length) :])
 
     @property
     def finished(self) -> bool:
@@ -163,12 +166,12 @@ class Session:
     def step(self, name: str, pid: int) -> None:
         self.measured.step(name, pid)
 
-    def append(self, epoch: int, index: int, ids: Sequence[int]) -> None:
+    def append(self, epoch: int, index: int, ids: Sequence[int], logprobs: Sequence[float]) -> None:
         """A worker's tokens; dropped and counted unless they are the current writer's next."""
         if self.finished:
             self.log.dropped += len(ids)
             return
-        if not self.log.append(epoch, index, ids):
+        if not self.log.append(epoch, index, ids, logprobs):
             return
         self.measured.appended()
         if self._text is not None:
@@ -271,38 +274,3 @@ class Session:
         """Wake every reader."""
         self._changed.set()
         self._changed = asyncio.Event()
-
-    # ---- messages
-
-    def started(self) -> public.Started:
-        """What every reader learns first."""
-        return public.Started(
-            generation_id=self.generation_id,
-            resume_token=self.resume_token,
-            protocol=protocol_version(),
-            identity=self.identity.to_wire(),
-            advice=self.advice,
-            credit_through=self.credit,
-            credit_cap=self.cap,
-            prompt_tokens=len(self.request.prompt_ids),
-        )
-
-    def tokens(self, start: int) -> public.Tokens:
-        """The log from `start` to its present end, with text for a client without a tokenizer."""
-        prefix = self.log.prefix_length
-        text = "".join(self._text_of[max(0, start - prefix) :])
-        return public.Tokens(index=start, ids=self.log.ids[start:], text=text)
-
-    def finish_message(self) -> public.Finish:
-        """What every reader learns last."""
-        assert self.finish_reason is not None
-        return public.Finish(
-            reason=self.finish_reason,
-            length=len(self.log),
-            usage=public.CloudUsage(
-                prompt_tokens=len(self.request.prompt_ids),
-                cloud_tokens=len(self.log) + self.discarded - self.log.prefix_length,
-                recomputed_tokens=self.measured.recomputed_tokens,
-            ),
-            timings=self.measured.timings(),
-        )

@@ -9,7 +9,7 @@ from segue_cloud.engine.base import Chunk, CloudEngine
 from segue_cloud.kv.pages import PagePool, PageTable
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.sequence import Phase, Sequence
-from segue_protocol.sampling import sample
+from segue_protocol.sampling import Sampled, sample
 from segue_protocol.wire import private
 
 
@@ -104,7 +104,7 @@ class Batch:
         self._running.rotate(-len(batch))  # more sequences than places take turns
         return batch
 
-    def _step(self, batch: list[Sequence], chunks: list[Chunk]) -> list[int]:
+    def _step(self, batch: list[Sequence], chunks: list[Chunk]) -> list[Sampled]:
         logits = self.engine.forward(self.pool.cells, chunks)
         return [
             sample(
@@ -113,11 +113,11 @@ class Batch:
                 prompt_ids=sequence.prompt_ids,
                 output_ids=sequence.output_ids,
                 index=len(sequence.output_ids),
-            ).token_id
+            )
             for row, sequence in zip(logits, batch, strict=True)
         ]
 
-    def _postprocess(self, batch: list[Sequence], tokens: list[int]) -> None:
+    def _postprocess(self, batch: list[Sequence], tokens: list[Sampled]) -> None:
         self.steps += 1
         for sequence, token in zip(batch, tokens, strict=True):
             if sequence.phase is not Phase.RUNNING:
@@ -126,11 +126,14 @@ class Batch:
             sequence.events.put_nowait(
                 private.DecodeResponse(
                     tokens=private.DecodedTokens(
-                        epoch=sequence.epoch, index=len(sequence.output_ids), ids=[token]
+                        epoch=sequence.epoch,
+                        index=len(sequence.output_ids),
+                        ids=[token.token_id],
+                        logprobs=[token.logprob],
                     )
                 )
             )
-            sequence.output_ids.append(token)
+            sequence.output_ids.append(token.token_id)
             reason = sequence.finish_reason()
             if reason is not None:
                 self.remove(sequence)

@@ -124,6 +124,12 @@ class DecodeWorker:
                 f"admit names {admit.ticket.token_count} cells for {len(admit.token_ids)} ids "
                 f"({admit.prompt_tokens} prompt); expected the cells of all ids but the last"
             )
+        need = cells_needed(admit.prompt_tokens, min(admit.credit_through, admit.max_tokens))
+        if need > table.capacity_tokens:
+            raise InvalidRequest(
+                f"admit lets {admit.credit_through} tokens be made, which take {need} cells, but "
+                f"{table.capacity_tokens} are reserved; send the rest as a credit"
+            )
         moved = await self._transfers.run(
             self._puller.pull,
             admit.ticket,

@@ -104,6 +104,7 @@ class PrefillWorker:
                     token_id=token.token_id,
                     ticket=slot.ticket(self._digest),
                     prefill_s=prefill_s,
+                    logprob=token.logprob,
                 )
             )
             with anyio.move_on_after(self._pull_lease_s) as lease:

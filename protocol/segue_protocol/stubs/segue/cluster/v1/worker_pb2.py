@@ -15,15 +15,15 @@ _sym_db = _symbol_database.Default()
 from segue_protocol.stubs.segue.v1 import split_inference_pb2 as segue_dot_v1_dot_split__inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsegue/cluster/v1/worker.proto\x12\x10segue.cluster.v1\x1a\x1esegue/v1/split_inference.proto\"}\n\x0bJoinRequest\x12.\n\x08register\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.RegisterH\x00\x12\x33\n\theartbeat\x18\x02 \x01(\x0b\x32\x1e.segue.cluster.v1.WorkerStatusH\x00\x42\t\n\x07message\"\xb6\x02\n\x08Register\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.segue.cluster.v1.Role\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12+\n\x08protocol\x18\x05 \x01(\x0b\x32\x19.segue.v1.ProtocolVersion\x12)\n\x08identity\x18\x06 \x01(\x0b\x32\x17.segue.v1.ModelIdentity\x12*\n\x06layout\x18\x07 \x01(\x0b\x32\x1a.segue.cluster.v1.KvLayout\x12\x1a\n\x12max_context_tokens\x18\x08 \x01(\r\x12\r\n\x05slots\x18\t \x01(\r\x12\r\n\x05pages\x18\n \x01(\r\x12\x13\n\x0bpage_tokens\x18\x0b \x01(\r\"\x1f\n\x0cJoinResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"U\n\x08KvLayout\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\r\n\x05\x64type\x18\x04 \x01(\t\"\xf5\x01\n\x08KvTicket\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x12\n\ndescriptor\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0c\n\x04slot\x18\x04 \x01(\r\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12*\n\x06layout\x18\x06 \x01(\x0b\x32\x1a.segue.cluster.v1.KvLayout\x12\x13\n\x0btoken_count\x18\x07 \x01(\r\x12+\n\x06layers\x18\x08 \x03(\x0b\x32\x1b.segue.cluster.v1.LayerSpan\x12\x0e\n\x06\x64igest\x18\t \x01(\x0c\x12\x13\n\x0b\x64igest_kind\x18\n \x01(\t\"7\n\tLayerSpan\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x04\"x\n\x0ePrefillRequest\x12+\n\x03job\x18\x01 \x01(\x0b\x32\x1c.segue.cluster.v1.PrefillJobH\x00\x12.\n\x07release\x18\x02 \x01(\x0b\x32\x1b.segue.cluster.v1.ReleaseKvH\x00\x42\t\n\x07message\"\x82\x01\n\nPrefillJob\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12$\n\x08sampling\x18\x05 \x01(\x0b\x32\x12.segue.v1.Sampling\"\x0b\n\tReleaseKv\"~\n\x0fPrefillResponse\x12.\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.AcceptedH\x00\x12\x30\n\tprefilled\x18\x02 \x01(\x0b\x32\x1b.segue.cluster.v1.PrefilledH\x00\x42\t\n\x07message\"\n\n\x08\x41\x63\x63\x65pted\"z\n\tPrefilled\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12*\n\x06ticket\x18\x04 \x01(\x0b\x32\x1a.segue.cluster.v1.KvTicket\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\"\x96\x01\n\rDecodeRequest\x12,\n\x07reserve\x18\x01 \x01(\x0b\x32\x19.segue.cluster.v1.ReserveH\x00\x12(\n\x05\x61\x64mit\x18\x02 \x01(\x0b\x32\x17.segue.cluster.v1.AdmitH\x00\x12\"\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x10.segue.v1.CreditH\x00\x42\t\n\x07message\"0\n\x07Reserve\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"\xbe\x01\n\x05\x41\x64mit\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12*\n\x06ticket\x18\x02 \x01(\x0b\x32\x1a.segue.cluster.v1.KvTicket\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12$\n\x08sampling\x18\x05 \x01(\x0b\x32\x12.segue.v1.Sampling\x12\x16\n\x0e\x63redit_through\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\"\xef\x02\n\x0e\x44\x65\x63odeResponse\x12.\n\x08reserved\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.ReservedH\x00\x12*\n\x06pulled\x18\x02 \x01(\x0b\x32\x18.segue.cluster.v1.PulledH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.segue.cluster.v1.DecodedTokensH\x00\x12*\n\x06parked\x18\x04 \x01(\x0b\x32\x18.segue.cluster.v1.ParkedH\x00\x12,\n\x07\x65victed\x18\x05 \x01(\x0b\x32\x19.segue.cluster.v1.EvictedH\x00\x12(\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x17.segue.cluster.v1.EndedH\x00\x12?\n\x11\x65xtension_refused\x18\x07 \x01(\x0b\x32\".segue.cluster.v1.ExtensionRefusedH\x00\x42\t\n\x07message\"\n\n\x08Reserved\"+\n\x06Pulled\x12\x12\n\ntransfer_s\x18\x01 \x01(\x01\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\":\n\rDecodedTokens\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\r\"\x18\n\x06Parked\x12\x0e\n\x06length\x18\x01 \x01(\r\"\t\n\x07\x45victed\"#\n\x10\x45xtensionRefused\x12\x0f\n\x07through\x18\x01 \x01(\r\"/\n\x05\x45nded\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.segue.v1.FinishReason\"\x12\n\x10GetStatusRequest\"\x13\n\x11GetClusterRequest\"\xba\x01\n\rClusterStatus\x12\x13\n\x0bgateway_pid\x18\x01 \x01(\r\x12\x18\n\x10sessions_running\x18\x02 \x01(\r\x12\x15\n\rtasks_running\x18\x03 \x01(\r\x12\x14\n\x0copen_streams\x18\x04 \x01(\r\x12\x1c\n\x14\x64ropped_tokens_total\x18\x05 \x01(\x04\x12/\n\x07workers\x18\x06 \x03(\x0b\x32\x1e.segue.cluster.v1.WorkerStatus\"\xa2\x03\n\x0cWorkerStatus\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.segue.cluster.v1.Role\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x12\n\nslots_used\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x12\n\npages_used\x18\x06 \x01(\r\x12\r\n\x05pages\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06parked\x18\t \x01(\r\x12\x1e\n\x16prefilled_tokens_total\x18\n \x01(\x04\x12\x1f\n\x17recomputed_tokens_total\x18\x0b \x01(\x04\x12\x1a\n\x12\x64\x65\x63ode_steps_total\x18\x0c \x01(\x04\x12\x1c\n\x14\x64\x65\x63oded_tokens_total\x18\r \x01(\x04\x12\x17\n\x0ftransfers_total\x18\x0e \x01(\x04\x12\x1c\n\x14transfer_bytes_total\x18\x0f \x01(\x04\x12\x18\n\x10rejections_total\x18\x10 \x01(\x04\x12\x17\n\x0fintegrity_error\x18\x11 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02\x32\xb2\x01\n\x11MembershipService\x12I\n\x04Join\x12\x1d.segue.cluster.v1.JoinRequest\x1a\x1e.segue.cluster.v1.JoinResponse(\x01\x30\x01\x12R\n\nGetCluster\x12#.segue.cluster.v1.GetClusterRequest\x1a\x1f.segue.cluster.v1.ClusterStatus2\x85\x02\n\rWorkerService\x12R\n\x07Prefill\x12 .segue.cluster.v1.PrefillRequest\x1a!.segue.cluster.v1.PrefillResponse(\x01\x30\x01\x12O\n\x06\x44\x65\x63ode\x12\x1f.segue.cluster.v1.DecodeRequest\x1a .segue.cluster.v1.DecodeResponse(\x01\x30\x01\x12O\n\tGetStatus\x12\".segue.cluster.v1.GetStatusRequest\x1a\x1e.segue.cluster.v1.WorkerStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsegue/cluster/v1/worker.proto\x12\x10segue.cluster.v1\x1a\x1esegue/v1/split_inference.proto\"}\n\x0bJoinRequest\x12.\n\x08register\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.RegisterH\x00\x12\x33\n\theartbeat\x18\x02 \x01(\x0b\x32\x1e.segue.cluster.v1.WorkerStatusH\x00\x42\t\n\x07message\"\xb6\x02\n\x08Register\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.segue.cluster.v1.Role\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x13\n\x0bincarnation\x18\x04 \x01(\x0c\x12+\n\x08protocol\x18\x05 \x01(\x0b\x32\x19.segue.v1.ProtocolVersion\x12)\n\x08identity\x18\x06 \x01(\x0b\x32\x17.segue.v1.ModelIdentity\x12*\n\x06layout\x18\x07 \x01(\x0b\x32\x1a.segue.cluster.v1.KvLayout\x12\x1a\n\x12max_context_tokens\x18\x08 \x01(\r\x12\r\n\x05slots\x18\t \x01(\r\x12\r\n\x05pages\x18\n \x01(\r\x12\x13\n\x0bpage_tokens\x18\x0b \x01(\r\"\x1f\n\x0cJoinResponse\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\"U\n\x08KvLayout\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\r\n\x05\x64type\x18\x04 \x01(\t\"\xf5\x01\n\x08KvTicket\x12\x0b\n\x03pid\x18\x01 \x01(\r\x12\x12\n\ndescriptor\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x0c\n\x04slot\x18\x04 \x01(\r\x12\x12\n\ngeneration\x18\x05 \x01(\x04\x12*\n\x06layout\x18\x06 \x01(\x0b\x32\x1a.segue.cluster.v1.KvLayout\x12\x13\n\x0btoken_count\x18\x07 \x01(\r\x12+\n\x06layers\x18\x08 \x03(\x0b\x32\x1b.segue.cluster.v1.LayerSpan\x12\x0e\n\x06\x64igest\x18\t \x01(\x0c\x12\x13\n\x0b\x64igest_kind\x18\n \x01(\t\"7\n\tLayerSpan\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x04\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x04\"x\n\x0ePrefillRequest\x12+\n\x03job\x18\x01 \x01(\x0b\x32\x1c.segue.cluster.v1.PrefillJobH\x00\x12.\n\x07release\x18\x02 \x01(\x0b\x32\x1b.segue.cluster.v1.ReleaseKvH\x00\x42\t\n\x07message\"\x82\x01\n\nPrefillJob\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12$\n\x08sampling\x18\x05 \x01(\x0b\x32\x12.segue.v1.Sampling\"\x0b\n\tReleaseKv\"~\n\x0fPrefillResponse\x12.\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.AcceptedH\x00\x12\x30\n\tprefilled\x18\x02 \x01(\x0b\x32\x1b.segue.cluster.v1.PrefilledH\x00\x42\t\n\x07message\"\n\n\x08\x41\x63\x63\x65pted\"\x8b\x01\n\tPrefilled\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12*\n\x06ticket\x18\x04 \x01(\x0b\x32\x1a.segue.cluster.v1.KvTicket\x12\x11\n\tprefill_s\x18\x05 \x01(\x01\x12\x0f\n\x07logprob\x18\x06 \x01(\x02\"\x96\x01\n\rDecodeRequest\x12,\n\x07reserve\x18\x01 \x01(\x0b\x32\x19.segue.cluster.v1.ReserveH\x00\x12(\n\x05\x61\x64mit\x18\x02 \x01(\x0b\x32\x17.segue.cluster.v1.AdmitH\x00\x12\"\n\x06\x63redit\x18\x03 \x01(\x0b\x32\x10.segue.v1.CreditH\x00\x42\t\n\x07message\"0\n\x07Reserve\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"\xbe\x01\n\x05\x41\x64mit\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12*\n\x06ticket\x18\x02 \x01(\x0b\x32\x1a.segue.cluster.v1.KvTicket\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12\x15\n\rprompt_tokens\x18\x04 \x01(\r\x12$\n\x08sampling\x18\x05 \x01(\x0b\x32\x12.segue.v1.Sampling\x12\x16\n\x0e\x63redit_through\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\"\xef\x02\n\x0e\x44\x65\x63odeResponse\x12.\n\x08reserved\x18\x01 \x01(\x0b\x32\x1a.segue.cluster.v1.ReservedH\x00\x12*\n\x06pulled\x18\x02 \x01(\x0b\x32\x18.segue.cluster.v1.PulledH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.segue.cluster.v1.DecodedTokensH\x00\x12*\n\x06parked\x18\x04 \x01(\x0b\x32\x18.segue.cluster.v1.ParkedH\x00\x12,\n\x07\x65victed\x18\x05 \x01(\x0b\x32\x19.segue.cluster.v1.EvictedH\x00\x12(\n\x05\x65nded\x18\x06 \x01(\x0b\x32\x17.segue.cluster.v1.EndedH\x00\x12?\n\x11\x65xtension_refused\x18\x07 \x01(\x0b\x32\".segue.cluster.v1.ExtensionRefusedH\x00\x42\t\n\x07message\"\n\n\x08Reserved\"+\n\x06Pulled\x12\x12\n\ntransfer_s\x18\x01 \x01(\x01\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"L\n\rDecodedTokens\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\r\x12\x0b\n\x03ids\x18\x03 \x03(\r\x12\x10\n\x08logprobs\x18\x04 \x03(\x02\"\x18\n\x06Parked\x12\x0e\n\x06length\x18\x01 \x01(\r\"\t\n\x07\x45victed\"#\n\x10\x45xtensionRefused\x12\x0f\n\x07through\x18\x01 \x01(\r\"/\n\x05\x45nded\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.segue.v1.FinishReason\"\x12\n\x10GetStatusRequest\"\x13\n\x11GetClusterRequest\"\xba\x01\n\rClusterStatus\x12\x13\n\x0bgateway_pid\x18\x01 \x01(\r\x12\x18\n\x10sessions_running\x18\x02 \x01(\r\x12\x15\n\rtasks_running\x18\x03 \x01(\r\x12\x14\n\x0copen_streams\x18\x04 \x01(\r\x12\x1c\n\x14\x64ropped_tokens_total\x18\x05 \x01(\x04\x12/\n\x07workers\x18\x06 \x03(\x0b\x32\x1e.segue.cluster.v1.WorkerStatus\"\xa2\x03\n\x0cWorkerStatus\x12$\n\x04role\x18\x01 \x01(\x0e\x32\x16.segue.cluster.v1.Role\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\x12\n\nslots_used\x18\x04 \x01(\r\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x12\n\npages_used\x18\x06 \x01(\r\x12\r\n\x05pages\x18\x07 \x01(\r\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06parked\x18\t \x01(\r\x12\x1e\n\x16prefilled_tokens_total\x18\n \x01(\x04\x12\x1f\n\x17recomputed_tokens_total\x18\x0b \x01(\x04\x12\x1a\n\x12\x64\x65\x63ode_steps_total\x18\x0c \x01(\x04\x12\x1c\n\x14\x64\x65\x63oded_tokens_total\x18\r \x01(\x04\x12\x17\n\x0ftransfers_total\x18\x0e \x01(\x04\x12\x1c\n\x14transfer_bytes_total\x18\x0f \x01(\x04\x12\x18\n\x10rejections_total\x18\x10 \x01(\x04\x12\x17\n\x0fintegrity_error\x18\x11 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02\x32\xb2\x01\n\x11MembershipService\x12I\n\x04Join\x12\x1d.segue.cluster.v1.JoinRequest\x1a\x1e.segue.cluster.v1.JoinResponse(\x01\x30\x01\x12R\n\nGetCluster\x12#.segue.cluster.v1.GetClusterRequest\x1a\x1f.segue.cluster.v1.ClusterStatus2\x85\x02\n\rWorkerService\x12R\n\x07Prefill\x12 .segue.cluster.v1.PrefillRequest\x1a!.segue.cluster.v1.PrefillResponse(\x01\x30\x01\x12O\n\x06\x44\x65\x63ode\x12\x1f.segue.cluster.v1.DecodeRequest\x1a .segue.cluster.v1.DecodeResponse(\x01\x30\x01\x12O\n\tGetStatus\x12\".segue.cluster.v1.GetStatusRequest\x1a\x1e.segue.cluster.v1.WorkerStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'segue.cluster.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=3137
-  _globals['_ROLE']._serialized_end=3200
+  _globals['_ROLE']._serialized_start=3173
+  _globals['_ROLE']._serialized_end=3236
   _globals['_JOINREQUEST']._serialized_start=83
   _globals['_JOINREQUEST']._serialized_end=208
   _globals['_REGISTER']._serialized_start=211
@@ -46,40 +46,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREFILLRESPONSE']._serialized_end=1342
   _globals['_ACCEPTED']._serialized_start=1344
   _globals['_ACCEPTED']._serialized_end=1354
-  _globals['_PREFILLED']._serialized_start=1356
-  _globals['_PREFILLED']._serialized_end=1478
-  _globals['_DECODEREQUEST']._serialized_start=1481
-  _globals['_DECODEREQUEST']._serialized_end=1631
-  _globals['_RESERVE']._serialized_start=1633
-  _globals['_RESERVE']._serialized_end=1681
-  _globals['_ADMIT']._serialized_start=1684
-  _globals['_ADMIT']._serialized_end=1874
-  _globals['_DECODERESPONSE']._serialized_start=1877
-  _globals['_DECODERESPONSE']._serialized_end=2244
-  _globals['_RESERVED']._serialized_start=2246
-  _globals['_RESERVED']._serialized_end=2256
-  _globals['_PULLED']._serialized_start=2258
-  _globals['_PULLED']._serialized_end=2301
-  _globals['_DECODEDTOKENS']._serialized_start=2303
-  _globals['_DECODEDTOKENS']._serialized_end=2361
-  _globals['_PARKED']._serialized_start=2363
-  _globals['_PARKED']._serialized_end=2387
-  _globals['_EVICTED']._serialized_start=2389
-  _globals['_EVICTED']._serialized_end=2398
-  _globals['_EXTENSIONREFUSED']._serialized_start=2400
-  _globals['_EXTENSIONREFUSED']._serialized_end=2435
-  _globals['_ENDED']._serialized_start=2437
-  _globals['_ENDED']._serialized_end=2484
-  _globals['_GETSTATUSREQUEST']._serialized_start=2486
-  _globals['_GETSTATUSREQUEST']._serialized_end=2504
-  _globals['_GETCLUSTERREQUEST']._serialized_start=2506
-  _globals['_GETCLUSTERREQUEST']._serialized_end=2525
-  _globals['_CLUSTERSTATUS']._serialized_start=2528
-  _globals['_CLUSTERSTATUS']._serialized_end=2714
-  _globals['_WORKERSTATUS']._serialized_start=2717
-  _globals['_WORKERSTATUS']._serialized_end=3135
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=3203
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=3381
-  _globals['_WORKERSERVICE']._serialized_start=3384
-  _globals['_WORKERSERVICE']._serialized_end=3645
+  _globals['_PREFILLED']._serialized_start=1357
+  _globals['_PREFILLED']._serialized_end=1496
+  _globals['_DECODEREQUEST']._serialized_start=1499
+  _globals['_DECODEREQUEST']._serialized_end=1649
+  _globals['_RESERVE']._serialized_start=1651
+  _globals['_RESERVE']._serialized_end=1699
+  _globals['_ADMIT']._serialized_start=1702
+  _globals['_ADMIT']._serialized_end=1892
+  _globals['_DECODERESPONSE']._serialized_start=1895
+  _globals['_DECODERESPONSE']._serialized_end=2262
+  _globals['_RESERVED']._serialized_start=2264
+  _globals['_RESERVED']._serialized_end=2274
+  _globals['_PULLED']._serialized_start=2276
+  _globals['_PULLED']._serialized_end=2319
+  _globals['_DECODEDTOKENS']._serialized_start=2321
+  _globals['_DECODEDTOKENS']._serialized_end=2397
+  _globals['_PARKED']._serialized_start=2399
+  _globals['_PARKED']._serialized_end=2423
+  _globals['_EVICTED']._serialized_start=2425
+  _globals['_EVICTED']._serialized_end=2434
+  _globals['_EXTENSIONREFUSED']._serialized_start=2436
+  _globals['_EXTENSIONREFUSED']._serialized_end=2471
+  _globals['_ENDED']._serialized_start=2473
+  _globals['_ENDED']._serialized_end=2520
+  _globals['_GETSTATUSREQUEST']._serialized_start=2522
+  _globals['_GETSTATUSREQUEST']._serialized_end=2540
+  _globals['_GETCLUSTERREQUEST']._serialized_start=2542
+  _globals['_GETCLUSTERREQUEST']._serialized_end=2561
+  _globals['_CLUSTERSTATUS']._serialized_start=2564
+  _globals['_CLUSTERSTATUS']._serialized_end=2750
+  _globals['_WORKERSTATUS']._serialized_start=2753
+  _globals['_WORKERSTATUS']._serialized_end=3171
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=3239
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=3417
+  _globals['_WORKERSERVICE']._serialized_start=3420
+  _globals['_WORKERSERVICE']._serialized_end=3681
 # @@protoc_insertion_point(module_scope)

@@ -139,18 +139,20 @@ class Accepted(_message.Message):
     def __init__(self) -> None: ...
 
 class Prefilled(_message.Message):
-    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s")
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     token_id: int
     ticket: KvTicket
     prefill_s: float
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ...) -> None: ...
+    logprob: float
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("reserve", "admit", "credit")
@@ -219,14 +221,16 @@ class Pulled(_message.Message):
     def __init__(self, transfer_s: _Optional[float] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class DecodedTokens(_message.Message):
-    __slots__ = ("epoch", "index", "ids")
+    __slots__ = ("epoch", "index", "ids", "logprobs")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    logprobs: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Parked(_message.Message):
     __slots__ = ("length",)

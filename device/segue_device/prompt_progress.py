@@ -1,0 +1,52 @@
+"""What of the prompt the device's engine has, and what it still has to prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Runs = Sequence[tuple[int, int]]
+
+
+class PromptProgress:
+    """Positions of one prompt that take part, as half-open runs in ascending order.
+
+    A computed cell is never discarded. Cells keep the original positions, so a
+    refined prompt has fewer cells than positions.
+    """
+
+    def __init__(self, prompt_tokens: int, cached_tokens: int) -> None:
+        """`cached_tokens`: leading tokens of the prompt that the engine holds already."""
+        self.prompt_tokens = prompt_tokens
+        self.position = cached_tokens
+        self._runs: list[tuple[int, int]] = [(0, prompt_tokens)]
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens of the prompt that take part."""
+        return sum(end - start for start, end in self._runs)
+
+    @property
+    def left_tokens(self) -> int:
+        """Tokens that are still to be prefilled."""
+        return sum(max(0, end - max(start, self.position)) for start, end in self._runs)
+
+    @property
+    def done_tokens(self) -> int:
+        """Tokens in the cache."""
+        return self.kept_tokens - self.left_tokens
+
+    def next_chunk(self, tokens: int) -> list[int]:
+        """The next positions to prefill, `tokens` at most; they may lie in several runs."""
+        chunk: list[int] = []
+        for start, end in self._runs:
+            first = max(start, self.position)
+            chunk.extend(range(first, min(end, first + tokens - len(chunk))))
+        return chunk
+
+    def move_to(self, position: int) -> None:
+        """The cache holds what takes part below `position`, and nothing of the prompt above."""
+        self.position = min(position, self.prompt_tokens)
+
+    def refine(self, runs: Runs) -> None:
+        """Replace what is left, above `position`, by a part of it."""
+        self._runs = [(0, self.position), *runs]
