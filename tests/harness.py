@@ -162,7 +162,7 @@ class Device:
 
 @asynccontextmanager
 async def reference_device(
-    cloud: Cloud | None,
+    cloud: Cloud | Transport | None,
     *,
     engine: ReferenceDeviceEngine | None = None,
     profile: DeviceProfile = PROFILE,
@@ -171,7 +171,7 @@ async def reference_device(
     """A device with the reference engine, slowed to `profile` on the virtual clock."""
     engine = engine or ReferenceDeviceEngine()
     model = _model(engine, profile)
-    transport = cloud.transport() if cloud is not None else None
+    transport = cloud.transport() if isinstance(cloud, Cloud) else cloud
     async with AsyncClient(
         **{"cloud": transport, "model": model, "reuse_kv": False, **options}
     ) as client:
