@@ -15,7 +15,7 @@ from segue_device.request import AnswerRequest
 from segue_device.transports.addresses import transport_for
 from segue_device.transports.base import Transport
 from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
-from segue_protocol.sampling import Sampling
+from segue_protocol.sampling_options import Sampling
 from segue_protocol.text import TextStream
 
 Messages = Sequence[Mapping[str, str]]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segue_protocol.identity import ModelIdentity
-from segue_protocol.sampling import Sampling
+from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import public
