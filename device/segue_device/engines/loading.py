@@ -64,7 +64,7 @@ def engine_class(name: str) -> type[Any]:
     module, extra = ENGINES[name]
     try:
         found = getattr(import_module(f"segue_device.engines.{module}"), name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise missing_extra(extra, str(error.name)) from error
     assert isinstance(found, type)
     return found
