@@ -4,14 +4,17 @@ BIN := .venv/bin
 PROJECTS := protocol/pyproject.toml device/pyproject.toml cloud/pyproject.toml
 PROTOS := segue/v1/split_inference.proto segue/cluster/v1/worker.proto
 STUBS ?= protocol/segue_protocol/stubs
+BUF := tools/buf/node_modules/.bin/buf
+RELEASED := protocol/proto/segue.v1.binpb
 
-.PHONY: help setup proto test check demo clean
+.PHONY: help setup proto proto-image test check demo clean
 
 help:
 	@echo "make demo    run the cluster and the same prompts three ways (ARGS=--json for one JSON line)"
 	@echo "make test    run every test"
-	@echo "make check   ruff and mypy"
+	@echo "make check   ruff, mypy and buf (which needs node and npm)"
 	@echo "make proto   regenerate the protocol stubs"
+	@echo "make proto-image   at a release: what later versions of the protocol must not break"
 
 # torch goes in first and alone, so that the exact version of constraints.txt is
 # looked for among the builds at hand before anything else can pull another one.
@@ -45,6 +48,18 @@ proto: .venv-proto/.installed
 	find $(STUBS) -name '*_pb2*.py*' | xargs sed -i 's/^from segue\./from segue_protocol.stubs.segue./'
 	find $(STUBS) -type d | while read d; do touch $$d/__init__.py; done
 
+# No install scripts: the package of this platform holds the program itself.
+tools/buf/node_modules/.installed: tools/buf/package.json tools/buf/.npmrc
+	@command -v npm >/dev/null || { echo "buf checks the proto files and comes by npm:" \
+	    "install node and npm, then try again" >&2; exit 1; }
+	cd tools/buf && npm install --ignore-scripts --no-audit --no-fund --loglevel=error
+	$(BUF) --version
+	@touch $@
+
+# Only the public package; the private one may change with every release.
+proto-image: tools/buf/node_modules/.installed
+	$(BUF) build protocol/proto --path protocol/proto/segue/v1 --exclude-source-info -o $(RELEASED)
+
 # The device's form of the tiny model; converting again is a no-op while the source is unchanged.
 models/tiny-onnx/segue_model.json: .venv/.installed demos/model/tiny/model.safetensors
 	$(BIN)/python -m segue_device.convert demos/model/tiny models/tiny-onnx
@@ -56,10 +71,12 @@ demo: models/tiny-onnx/segue_model.json
 test: models/tiny-onnx/segue_model.json .venv-proto/.installed .venv/.llama
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/.installed
+check: .venv/.installed tools/buf/node_modules/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BUF) lint protocol/proto
+	$(BUF) breaking protocol/proto --against $(RELEASED)
 
 clean:
-	rm -rf .venv .venv-proto models
+	rm -rf .venv .venv-proto models tools/buf/node_modules

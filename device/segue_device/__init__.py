@@ -29,7 +29,7 @@ from segue_device.sync_client import Client, SyncAnswer, SyncSession
 from segue_device.timings import Timings
 from segue_device.token_log import Source
 from segue_protocol.errors import SegueError
-from segue_protocol.sampling import Sampling
+from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
 
 __all__ = [

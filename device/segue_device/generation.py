@@ -19,7 +19,6 @@ from segue_device.answer import HANDOVER_S, Answer
 from segue_device.budgets import BudgetView, next_deadline
 from segue_device.cloud_messages import CloudMessages
 from segue_device.cloud_peer import CloudPeer
-from segue_device.engine_loop import EngineLoop
 from segue_device.engines.runner import Runner
 from segue_device.pacing import PaceView, Pacing
 from segue_device.request import AnswerRequest
@@ -60,8 +59,12 @@ class Generation:
             hang_up=self._peer.hang_up if self._peer else lambda: None,
         )
         self._messages = CloudMessages(self.answer)
-        self._engine = EngineLoop(self.answer, runner) if runner is not None else None
+        self._engine = None
         self.answer.engine_alive = runner is not None
+        if runner is not None:  # only now: the sampler needs numpy, which an engine brings
+            from segue_device.engine_loop import EngineLoop
+
+            self._engine = EngineLoop(self.answer, runner)
 
     def cancel(self) -> None:
         """End the answer now; what was received is shown at once. Idempotent."""

@@ -5,11 +5,10 @@ TTFT, TPOT and ITL as the field defines them, over the tokens as shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
 
 WINDOW_S = 0.25
 
@@ -40,8 +39,13 @@ class Timings:
         return max(self.gaps_s, default=0.0)
 
     def percentile_gap_s(self, percent: float) -> float:
-        """A percentile of the gaps between shown tokens (ITL)."""
-        return float(np.percentile(self.gaps_s, percent)) if self.gaps_s else 0.0
+        """A percentile (0 to 100) of the gaps between shown tokens (ITL), interpolated."""
+        gaps_s = sorted(self.gaps_s)
+        if not gaps_s:
+            return 0.0
+        place = (len(gaps_s) - 1) * percent / 100
+        below, above = gaps_s[math.floor(place)], gaps_s[math.ceil(place)]
+        return below + (above - below) * (place - math.floor(place))
 
     def stalls(self, longer_than_s: float) -> int:
         """Gaps longer than a limit."""
@@ -52,9 +56,13 @@ class Timings:
         """Coefficient of variation of the tokens shown per 250 ms; 0 is perfectly even."""
         if len(self.shown_s) < 2:
             return 0.0
-        edges = np.arange(self.shown_s[0], self.shown_s[-1] + WINDOW_S, WINDOW_S)
-        counts, _ = np.histogram(self.shown_s, edges)
-        return float(counts.std() / counts.mean())
+        first_s = self.shown_s[0]
+        windows = max(1, math.ceil((self.shown_s[-1] - first_s) / WINDOW_S))
+        counts = [0] * windows
+        for moment_s in self.shown_s:  # the last window has both its ends
+            counts[min(int((moment_s - first_s) / WINDOW_S), windows - 1)] += 1
+        mean = len(self.shown_s) / windows
+        return math.sqrt(sum((count - mean) ** 2 for count in counts) / windows) / mean
 
 
 def measure(

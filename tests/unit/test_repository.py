@@ -46,21 +46,6 @@ def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> N
             assert not found, f"{path} imports {found}"
 
 
-def test_the_device_package_imports_without_its_extras() -> None:
-    """Neither torch nor grpc nor an engine's library comes along with `import segue_device`."""
-    code = (
-        "import sys; import segue_device, segue_device.engines; "
-        "names = ('torch', 'grpc', 'onnxruntime', 'llama_cpp', 'transformers'); "
-        "print([name for name in names if name in sys.modules])"
-    )
-    import sys
-
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert out.stdout.strip() == "[]"
-
-
 def test_public_names_are_sorted() -> None:
     import segue_device
 

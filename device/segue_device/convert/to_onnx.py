@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segue_device.convert.directory import Source, make_model_directory
-from segue_device.engines.manifest import Manifest
-from segue_device.engines.onnx import GRAPH_NAME
+from segue_device.engines.manifest import GRAPH_NAME, Manifest
 from segue_protocol.errors import Unsupported
 from segue_protocol.model_files import read_json
 

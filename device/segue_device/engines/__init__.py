@@ -6,18 +6,27 @@ The contract is :class:`DeviceEngine`; asynchronous code talks to a
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
-from segue_device.engines.llama_cpp import LlamaCppEngine
-from segue_device.engines.manifest import NAME as MANIFEST_NAME
-from segue_device.engines.onnx import GRAPH_NAME, OnnxEngine
-from segue_device.engines.reference import ReferenceDeviceEngine
+from segue_device.engines.loading import ENGINES, engine_class, load_engine
 from segue_device.engines.runner import EngineRunner, InlineRunner, Runner
 from segue_device.engines.throttled import ThrottledEngine
-from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
+
+if TYPE_CHECKING:
+    from segue_device.engines.llama_cpp import LlamaCppEngine
+    from segue_device.engines.onnx import OnnxEngine
+    from segue_device.engines.reference import ReferenceDeviceEngine
+else:
+
+    def __getattr__(name: str) -> type:
+        if name not in ENGINES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return engine_class(name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *ENGINES})
+
 
 __all__ = [
     "Cancel",
@@ -32,62 +41,3 @@ __all__ = [
     "ThrottledEngine",
     "load_engine",
 ]
-
-REFERENCE_NAME = "reference"
-
-_GGUF = ".gguf"
-
-
-def load_engine(path_or_name: str | Path, **options: Any) -> DeviceEngine:
-    """The engine for a converted model, by what is there.
-
-    A directory that :func:`segue_device.convert.convert_to_onnx` made becomes an
-    :class:`OnnxEngine`, one of :func:`segue_device.convert.convert_to_gguf` or the
-    ``.gguf`` file in it a :class:`LlamaCppEngine`; the name ``reference`` is the
-    :class:`ReferenceDeviceEngine`. `options` are the keyword arguments of that
-    class. Raises NotFound when there is nothing at that path, Unsupported when no
-    engine can read it or its extra is not installed, InvalidRequest for options
-    the engine does not have.
-    """
-    if path_or_name == REFERENCE_NAME:
-        _check_options(ReferenceDeviceEngine, options)
-        return ReferenceDeviceEngine(**options)
-    path = Path(path_or_name)
-    if not path.exists():
-        raise NotFound(
-            f"there is no {path}; expected a converted model or {REFERENCE_NAME!r}",
-            reason="MODEL_NOT_FOUND",
-        )
-    weights = _gguf_file(path)
-    if weights is not None:
-        _check_options(LlamaCppEngine, options)
-        return LlamaCppEngine(weights, **options)
-    if (path / MANIFEST_NAME).is_file() or (path / GRAPH_NAME).is_file():
-        _check_options(OnnxEngine, options)
-        return OnnxEngine(path, **options)
-    raise Unsupported(
-        f"{path} holds no {MANIFEST_NAME} with {GRAPH_NAME} or a {_GGUF} file; convert a Hugging "
-        "Face model with: python -m segue_device.convert HF_DIR OUT_DIR --format onnx|gguf",
-        reason="UNKNOWN_MODEL_FORMAT",
-    )
-
-
-def _gguf_file(path: Path) -> Path | None:
-    """`path` or the one in it, if it is for llama.cpp."""
-    if path.is_file():
-        return path if path.suffix == _GGUF else None
-    found = sorted(path.glob(f"*{_GGUF}"))
-    if len(found) > 1:
-        names = ", ".join(each.name for each in found)
-        raise InvalidRequest(f"{path} holds {names}; name the file instead of the directory")
-    return found[0] if found else None
-
-
-def _check_options(engine: type[Any], options: dict[str, Any]) -> None:
-    parameters = inspect.signature(engine).parameters.values()
-    known = sorted(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InvalidRequest(
-            f"{engine.__name__} has no option {', '.join(unknown)}; expected {', '.join(known)}"
-        )

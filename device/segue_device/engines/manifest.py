@@ -11,6 +11,8 @@ from segue_protocol.identity import ModelIdentity
 from segue_protocol.model_files import read_json
 
 NAME = "segue_model.json"
+# The ONNX form's graph, beside it.
+GRAPH_NAME = "model.onnx"
 FORMAT = 1
 
 

@@ -24,12 +24,10 @@ from segue_device.engines.checks import (
     missing_extra,
     no_logits,
 )
-from segue_device.engines.manifest import Manifest
+from segue_device.engines.manifest import GRAPH_NAME, Manifest
 from segue_device.engines.onnx_cache import OnnxCache
 from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
 from segue_protocol.identity import ModelIdentity
-
-GRAPH_NAME = "model.onnx"
 
 # Nothing is logged: whatever fails is raised, and an ended run is no failure.
 _LOG_FATAL_ONLY = 4

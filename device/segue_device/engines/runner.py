@@ -6,11 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
-import numpy as np
-import numpy.typing as npt
 from anyio import from_thread
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
@@ -18,6 +16,10 @@ from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.checks import engine_closed
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.identity import ModelIdentity
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 T = TypeVar("T")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.checks import check_append, no_logits
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.timeline import DeviceProfile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def sleep_unless_cancelled(seconds: float, cancel: Cancel) -> None:

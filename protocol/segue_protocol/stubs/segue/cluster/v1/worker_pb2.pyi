@@ -25,7 +25,7 @@ class JoinRequest(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerStatus, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "page_tokens")
+    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -36,7 +36,6 @@ class Register(_message.Message):
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
-    PAGE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     role: Role
     address: str
     pid: int
@@ -47,8 +46,7 @@ class Register(_message.Message):
     max_context_tokens: int
     slots: int
     pages: int
-    page_tokens: int
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., page_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("lease_s",)
@@ -279,7 +277,7 @@ class ClusterStatus(_message.Message):
     def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "recomputed_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error")
+    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -290,7 +288,6 @@ class WorkerStatus(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
     PREFILLED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
-    RECOMPUTED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DECODE_STEPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     DECODED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     TRANSFERS_TOTAL_FIELD_NUMBER: _ClassVar[int]
@@ -307,11 +304,10 @@ class WorkerStatus(_message.Message):
     running: int
     parked: int
     prefilled_tokens_total: int
-    recomputed_tokens_total: int
     decode_steps_total: int
     decoded_tokens_total: int
     transfers_total: int
     transfer_bytes_total: int
     rejections_total: int
     integrity_error: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., recomputed_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ...) -> None: ...
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ...) -> None: ...
