@@ -20,6 +20,7 @@ from segue_device.events import (
 )
 from segue_device.modes import Mode
 from segue_device.pacing import Pacing
+from segue_device.prefix_store import PrefixStore
 from segue_device.sync_client import Client, SyncAnswer
 from segue_device.timings import Timings
 from segue_device.token_log import Source
@@ -40,6 +41,7 @@ __all__ = [
     "Mode",
     "Pacing",
     "PrefillProgress",
+    "PrefixStore",
     "Reconnecting",
     "Result",
     "Resumed",

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_device.engines.checks import missing_extra
-from segue_device.engines.llama_gaps import SEQUENCE, SEQUENCES, move_last_cell
+from segue_device.engines.llama_gaps import move_last_cell
+from segue_device.engines.llama_state import SEQUENCE, SEQUENCES, State, read_state, write_state
 from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
 
 _F32, _F16 = 0, 1  # ggml_type
@@ -93,6 +94,7 @@ class LlamaContext:
         # Also runs when an engine is dropped without close; a second call does nothing.
         self._free = weakref.finalize(self, _free, llama, self._model, self._context, self._batch)
         self._memory = llama.llama_get_memory(self._context)
+        self.library_version: str = llama.__version__
         self.vocab_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self._fill_batch(chunk_tokens)
 
@@ -141,6 +143,15 @@ class LlamaContext:
     def remove_from(self, position: int) -> None:
         """Forget every cell at `position` and behind it."""
         self._llama.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1)
+
+    def state(self, behind: int | None) -> State:
+        """The cells before the position `behind`, all for None, as llama.cpp saves them."""
+        return read_state(self._llama, self._context, 0, -1 if behind is None else behind)
+
+    def restore(self, state: State) -> None:
+        """Fill the empty sequence from `state`; InternalError, and it stays empty, if refused."""
+        if not write_state(self._llama, self._context, state, SEQUENCE):
+            raise InternalError(f"llama.cpp cannot restore its cells: {' '.join(_last_words)}")
 
     def close(self) -> None:
         """Free everything. Idempotent."""
