@@ -88,8 +88,10 @@ class DeviceModel:
                 "this model keeps no prefixes; load it with prefix_store=DIRECTORY",
                 reason="NO_PREFIX_STORE",
             )
-        await self.restore_prefix(ids)
         there = leading_cells(self.runner.cells, ids)
+        if there < len(ids):
+            await self.runner.use(lambda engine: store.restore(engine, ids, longer_than=there))
+            there = leading_cells(self.runner.cells, ids)
         if there < len(ids):
             await self.runner.rewind(there)
             await self.runner.append(ids[there:], range(there, len(ids)), cancel=Cancel())
@@ -101,9 +103,11 @@ class DeviceModel:
         Returns `shared_cells` as it is then; without a store nothing is loaded.
         Not while an answer uses the engine.
         """
-        store = self.prefix_store
-        if store is not None:
-            await self.runner.use(lambda engine: store.restore(engine, prompt_ids))
+        store, shared = self.prefix_store, self.shared_cells(prompt_ids)
+        if store is not None and shared < len(prompt_ids) - 1:
+            await self.runner.use(
+                lambda engine: store.restore(engine, prompt_ids, longer_than=shared)
+            )
         return self.shared_cells(prompt_ids)
 
 

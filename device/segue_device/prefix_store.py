@@ -81,23 +81,22 @@ class PrefixStore:
                 reason="PREFIX_STORE_UNWRITABLE",
             ) from error
 
-    def restore(self, engine: DeviceEngine, prompt_ids: Sequence[int]) -> int:
-        """Load the longest kept prefix of `prompt_ids` that is longer than the cache's own.
+    def restore(self, engine: DeviceEngine, ids: Sequence[int], *, longer_than: int = 0) -> int:
+        """Load the longest kept prefix of `ids`, if it has more than `longer_than` tokens.
 
-        Returns how many cells the cache then shares with the prompt; others are
-        dropped when something is loaded. A damaged file is deleted. Raises
+        It replaces what the cache holds. Returns its length, 0 when there is
+        none; a damaged file is deleted, and may leave the cache empty. Raises
         InvalidRequest for a closed engine, InternalError when memory is short.
         """
-        shared = leading_cells(engine.cells, prompt_ids)
-        for count, path in self._kept(engine, prompt_ids):
-            if count <= shared or not engine.rewind(0):
+        for count, path in self._kept(engine, ids):
+            if count <= longer_than or not engine.rewind(0):
                 break
-            if self._load(engine, path, prompt_ids[:count]):
+            if self._load(engine, path, ids[:count]):
                 self.hits += 1
                 return count
-            shared = 0
+            longer_than = 0
         self.misses += 1
-        return shared
+        return 0
 
     def _kept(self, engine: DeviceEngine, ids: Sequence[int]) -> list[tuple[int, Path]]:
         """Prefixes of `ids` that have a file and fit the engine: (tokens, path), longest first."""
