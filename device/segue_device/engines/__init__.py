@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
+from segue_device.engines.checks import out_of_memory
 from segue_device.engines.llama_cpp import LlamaCppEngine
 from segue_device.engines.manifest import NAME as MANIFEST_NAME
 from segue_device.engines.onnx import GRAPH_NAME, OnnxEngine
@@ -47,8 +48,15 @@ def load_engine(path_or_name: str | Path, **options: Any) -> DeviceEngine:
     :class:`ReferenceDeviceEngine`. `options` are the keyword arguments of that
     class. Raises NotFound when there is nothing at that path, Unsupported when no
     engine can read it or its extra is not installed, InvalidRequest for options
-    the engine does not have.
+    the engine does not have, InternalError with reason ``OUT_OF_MEMORY``.
     """
+    try:
+        return _load(path_or_name, options)
+    except MemoryError as error:
+        raise out_of_memory(str(path_or_name)) from error
+
+
+def _load(path_or_name: str | Path, options: dict[str, Any]) -> DeviceEngine:
     if path_or_name == REFERENCE_NAME:
         _check_options(ReferenceDeviceEngine, options)
         return ReferenceDeviceEngine(**options)

@@ -73,7 +73,7 @@ class CellEngine(ABC):
         try:
             self._compute(token_ids, positions, cancel)
         except MemoryError as error:
-            raise out_of_memory(len(self._cells) + len(token_ids)) from error
+            raise out_of_memory(f"{len(self._cells) + len(token_ids)} cells") from error
         self._has_logits = True
 
     def logits(self) -> npt.NDArray[np.float32]:
@@ -116,7 +116,7 @@ class CellEngine(ABC):
         try:
             self._load(saved)
         except MemoryError as error:
-            raise out_of_memory(len(saved.cells)) from error
+            raise out_of_memory(f"{len(saved.cells)} cells") from error
         self._cells.extend(saved.cells)
 
     def close(self) -> None:

@@ -100,13 +100,18 @@ def no_logits() -> InvalidRequest:
     )
 
 
-def out_of_memory(cells: int) -> InternalError:
-    """The error when the device has no memory for `cells` cells; those there were stay valid."""
+def out_of_memory(what: str) -> InternalError:
+    """The error when the device has no memory for `what`; cells there were stay valid."""
     return InternalError(
-        f"this device has no memory for {cells} cells; rewind or close the engine, close other "
-        "applications, or load it with a smaller max_context_tokens",
+        f"this device has no memory for {what}; close other applications or engines, load the "
+        "model with a smaller max_context_tokens, or take a smaller one",
         reason="OUT_OF_MEMORY",
     )
+
+
+def says_no_memory(words: str) -> bool:
+    """Whether a native library's error, which has no code for it, is about memory."""
+    return any(each in words for each in ("bad_alloc", "allocate", "insufficient memory"))
 
 
 def _check_positions(positions: Sequence[int], last: int, capabilities: Capabilities) -> None:

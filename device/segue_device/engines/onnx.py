@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from segue_device.engines.base import Cancel, Capabilities
 from segue_device.engines.cell_engine import CellEngine
-from segue_device.engines.checks import check_sizes, missing_extra
+from segue_device.engines.checks import check_sizes, missing_extra, out_of_memory, says_no_memory
 from segue_device.engines.manifest import Manifest
 from segue_device.engines.onnx_cache import OnnxCache
 from segue_device.engines.saved_cells import SavedCells
@@ -146,6 +146,8 @@ class OnnxEngine(CellEngine):
         # onnxruntime's errors share no class but Exception.
         except Exception as error:
             cancel.raise_if_set()
+            if says_no_memory(str(error)):
+                raise out_of_memory(f"a chunk of {len(token_ids)}") from error
             raise InternalError(
                 f"ONNX Runtime failed in a chunk of {len(token_ids)}: {error}"
             ) from error
@@ -182,6 +184,8 @@ def _load_session(onnxruntime: Any, path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     # onnxruntime's errors share no class but Exception.
     except Exception as error:
+        if says_no_memory(str(error)):
+            raise out_of_memory(str(path)) from error
         raise InvalidRequest(
             f"ONNX Runtime cannot load {path}: {error}; convert the model again",
             reason="MODEL_FILE_DAMAGED",
