@@ -23,6 +23,7 @@ from segue_device.events import (
 )
 from segue_device.modes import Mode
 from segue_device.pacing import Pacing
+from segue_device.prefix_store import PrefixStore
 from segue_device.session import Session
 from segue_device.status import Preflight, SideStatus, Status
 from segue_device.sync_client import Client, SyncAnswer, SyncSession
@@ -47,6 +48,7 @@ __all__ = [
     "Mode",
     "Pacing",
     "PrefillProgress",
+    "PrefixStore",
     "Preflight",
     "Privacy",
     "Reconnecting",

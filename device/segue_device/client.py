@@ -16,7 +16,7 @@ from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
 from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
 from segue_device.pacing import Pacing
-from segue_device.prompts import Messages, Prompt, read_prompt
+from segue_device.prompts import Messages, Prompt, common_prefix, read_prompt
 from segue_device.request import AnswerRequest, require_fit
 from segue_device.running import RunningAnswers
 from segue_device.session import Session
@@ -169,13 +169,31 @@ class AsyncClient:
 
         Raises Unsupported without a device model, which alone can count tokens.
         """
-        if self._model is None:
-            raise Unsupported(
-                "counting a prompt needs a device model; pass `model` to the client",
-                reason="NO_DEVICE_MODEL",
-            )
-        asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
-        return preflight(self._model, asked.ids, max_tokens)
+        model = self._require_model("counting a prompt")
+        asked = read_prompt(model, messages, prompt, prompt_token_ids)
+        return preflight(model, asked.ids, max_tokens)
+
+    async def keep_prefix(
+        self,
+        *,
+        messages: Messages | None = None,
+        prompt: str | None = None,
+        prompt_token_ids: Sequence[int] | None = None,
+    ) -> int:
+        """Hold the KV of what prompts begin with (a system prompt), also across launches.
+
+        It is loaded from the model's prefix store, or computed and stored there.
+        Returns its length in tokens. Raises InvalidRequest without a store or
+        while an answer uses the engine, Unsupported without a device model.
+        """
+        model = self._require_model("keeping a prefix")
+        self._running.require_free_engine()
+        if messages is not None:
+            ids = common_prefix(model, messages)
+        else:
+            ids = read_prompt(model, None, prompt, prompt_token_ids).ids
+        await model.keep_prefix(ids)
+        return len(ids)
 
     # ---- both sides, and the device's own life
 
@@ -210,6 +228,14 @@ class AsyncClient:
         self._running.resume()
 
     # ---- how an answer is made up
+
+    def _require_model(self, what: str) -> DeviceModel:
+        if self._model is None:
+            raise Unsupported(
+                f"{what} needs a device model; pass `model` to the client",
+                reason="NO_DEVICE_MODEL",
+            )
+        return self._model
 
     def _why_no_device(self) -> str | None:
         if self._model is None:

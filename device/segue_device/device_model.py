@@ -9,9 +9,11 @@ from typing import Any
 
 import anyio.to_thread
 
-from segue_device.engines import DeviceEngine, EngineRunner, load_engine
+from segue_device.engines import Cancel, DeviceEngine, EngineRunner, load_engine
 from segue_device.engines.runner import Runner
+from segue_device.prefix_store import PrefixStore, leading_cells
 from segue_device.profile import measure_profile
+from segue_protocol.errors import InvalidRequest
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.tokenizer import ChatTokenizer
@@ -31,21 +33,28 @@ class DeviceModel:
     """Everything a client needs to run a model here.
 
     `tokenizer` may be absent where only token ids go in; `vocabulary` gives the
-    answer its text.
+    answer its text. `prefix_store` keeps the cells of prompts' beginnings.
     """
 
     runner: Runner
     profile: DeviceProfile
     vocabulary: Vocabulary | None = None
     tokenizer: ChatTokenizer | None = None
+    prefix_store: PrefixStore | None = None
 
     @classmethod
     async def load(
-        cls, path: str | Path, *, profile: DeviceProfile | None = None, **options: Any
+        cls,
+        path: str | Path,
+        *,
+        profile: DeviceProfile | None = None,
+        prefix_store: PrefixStore | str | Path | None = None,
+        **options: Any,
     ) -> DeviceModel:
         """Load a converted model; `options` are those of its engine.
 
-        The profile is measured (a second or so) when it is not given. Raises
+        The profile is measured (a second or so) when it is not given.
+        `prefix_store` is a store or its directory, see `keep_prefix`. Raises
         what :func:`segue_device.engines.load_engine` and the tokenizer raise.
         """
         engine, tokenizer = await anyio.to_thread.run_sync(_read, Path(path), options)
@@ -55,7 +64,9 @@ class DeviceModel:
         except BaseException:
             await runner.close()
             raise
-        return cls(runner, measured, tokenizer.vocabulary, tokenizer)
+        if prefix_store is not None and not isinstance(prefix_store, PrefixStore):
+            prefix_store = PrefixStore(prefix_store)
+        return cls(runner, measured, tokenizer.vocabulary, tokenizer, prefix_store)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -77,6 +88,28 @@ class DeviceModel:
                 break
             cells, tokens = cells + 1, position + 1
         return Match(cells, tokens)
+
+    async def keep_prefix(self, ids: Sequence[int]) -> None:
+        """Keep the cells of `ids`, with which prompts to come begin, for later launches.
+
+        Computes what neither the cache nor the store has; the cache then begins
+        with them. Not while an answer uses the engine. Raises InvalidRequest
+        without a store, and what `append` and :meth:`PrefixStore.save` raise.
+        """
+        store = self.prefix_store
+        if store is None:
+            raise InvalidRequest(
+                "this model keeps no prefixes; load it with prefix_store=DIRECTORY",
+                reason="NO_PREFIX_STORE",
+            )
+        there = leading_cells(self.runner.cells, ids)
+        if there < len(ids):
+            await self.runner.use(lambda engine: store.restore(engine, ids, longer_than=there))
+            there = leading_cells(self.runner.cells, ids)
+        if there < len(ids):
+            await self.runner.rewind(there)
+            await self.runner.append(ids[there:], range(there, len(ids)), cancel=Cancel())
+        await self.runner.use(lambda engine: store.save(engine, ids))
 
 
 def _read(path: Path, options: dict[str, Any]) -> tuple[DeviceEngine, ChatTokenizer]:

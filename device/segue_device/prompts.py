@@ -51,6 +51,20 @@ def read_prompt(
     return Prompt(ids=tuple(model.tokenizer.encode_chat(messages or ())), has_history=has_history)
 
 
+def common_prefix(model: DeviceModel, messages: Messages) -> Sequence[int]:
+    """Ids with which every prompt begins that begins with `messages`.
+
+    Found by rendering two prompts that go on differently, since a template may
+    write anything between two messages. Raises as :func:`read_prompt`.
+    """
+    one, other = (
+        read_prompt(model, [*messages, {"role": "user", "content": text}], None, None).ids
+        for text in ("0", "a")
+    )
+    pairs = zip(one, other, strict=False)
+    return one[: next((place for place, (a, b) in enumerate(pairs) if a != b), 0)]
+
+
 def _field(message: Mapping[str, str], key: str) -> str:
     value = message.get(key)
     if not isinstance(value, str):

@@ -25,13 +25,18 @@ class RunningAnswers:
         """Called by an answer. One at a time may use the engine."""
         if self._suspended_at_s is not None:
             raise InvalidRequest("the client is suspended; call resume() first", reason="SUSPENDED")
-        if answer.uses_engine and self.engine_in_use:
+        if answer.uses_engine:
+            self.require_free_engine()
+        self._answers.add(answer)
+
+    def require_free_engine(self) -> None:
+        """Raise InvalidRequest while an answer has it."""
+        if self.engine_in_use:
             raise InvalidRequest(
                 "another answer of this client is using the device engine; end it first, "
                 "or open a second client with a second engine",
                 reason="ENGINE_BUSY",
             )
-        self._answers.add(answer)
 
     def answer_closed(self, answer: AnswerStream) -> None:
         """Called by an answer."""

@@ -61,6 +61,11 @@ class Client:
         portal, client = self._open()
         return portal.call(partial(client.preflight, **prompt))
 
+    def keep_prefix(self, **prompt: Any) -> int:
+        """As :meth:`AsyncClient.keep_prefix`."""
+        portal, client = self._open()
+        return portal.call(partial(client.keep_prefix, **prompt))
+
     def status(self, *, model: str = "") -> Status:
         """As :meth:`AsyncClient.status`."""
         portal, client = self._open()

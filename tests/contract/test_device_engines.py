@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +11,7 @@ import pytest
 
 from segue_device.engines import (
     Cancel,
-    DeviceEngine,
-    LlamaCppEngine,
-    OnnxEngine,
     ReferenceDeviceEngine,
-    ThrottledEngine,
 )
 from segue_protocol.errors import (
     Cancelled,
@@ -30,39 +26,12 @@ from tests.contract.engine_cases import (
     CONTEXT,
     GAPPED,
     IDS,
-    PROFILE,
     CancelAt,
     CancelBehind,
     Make,
     after,
     assert_same,
 )
-
-
-@pytest.fixture(params=["reference", "onnx", "onnx-built", "llama-cpp", "throttled"])
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes engines of one kind with small chunks and a small context; closes them."""
-    made: list[DeviceEngine] = []
-    fixture = {"onnx": "onnx_dir", "onnx-built": "built_dir", "llama-cpp": "gguf_dir"}
-    directory = request.getfixturevalue(fixture.get(request.param, "tmp_path"))
-
-    def make_one(*, chunk_tokens: int = CHUNK, max_context_tokens: int = CONTEXT) -> DeviceEngine:
-        options = {"chunk_tokens": chunk_tokens, "max_context_tokens": max_context_tokens}
-        engine: DeviceEngine
-        if request.param.startswith("onnx"):
-            engine = OnnxEngine(directory, **options)
-        elif request.param == "llama-cpp":
-            engine = LlamaCppEngine(directory / "model.gguf", **options)
-        else:
-            engine = ReferenceDeviceEngine(**options)
-        if request.param == "throttled":
-            engine = ThrottledEngine(engine, PROFILE, sleep=lambda seconds, cancel: None)
-        made.append(engine)
-        return engine
-
-    yield make_one
-    for engine in made:
-        engine.close()
 
 
 @pytest.mark.parametrize("positions", [COMPACT, GAPPED], ids=["compact", "gapped"])

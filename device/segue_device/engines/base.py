@@ -4,7 +4,8 @@ One thread owns an engine (see :mod:`segue_device.engines.runner`); only
 ``cancel`` objects are touched from elsewhere. Calls release the GIL while the
 model runs. A cancelled ``append`` raises :class:`segue_protocol.errors.Cancelled`
 within one chunk; the cells it had finished stay valid and are told by
-``cells``. After ``close`` every call but ``close`` raises InvalidRequest with
+``cells``. So do they when the device has no memory for more, an InternalError
+with reason ``OUT_OF_MEMORY``. After ``close`` every call but ``close`` raises InvalidRequest with
 reason ``ENGINE_CLOSED``.
 """
 
@@ -14,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from segue_protocol.errors import Cancelled
 from segue_protocol.identity import ModelIdentity
@@ -130,6 +131,32 @@ class DeviceEngine(Protocol):
         """Keep the first `cells` cells; False (and no change) if the engine cannot.
 
         InvalidRequest when there are fewer cells than that.
+        """
+        ...
+
+    @property
+    def cells_format(self) -> str:
+        """Names the form of exported cells; another engine of this name can read them."""
+        ...
+
+    def export_cells(self, cells: int, file: BinaryIO) -> None:
+        """Write the first `cells` cells to `file`, which says whose they are.
+
+        `file` is buffered and binary, a :mod:`segue_device.engines.saved_cells`
+        from here to its end. InvalidRequest unless there are so many cells, or
+        when the model's weights have no digest.
+        """
+        ...
+
+    def import_cells(self, file: BinaryIO) -> None:
+        """Fill the empty cache with exported cells; there are no logits afterwards.
+
+        The next append goes on as it would have behind the cells that were
+        exported. Raises, with the cache empty as it was: InvalidRequest when the
+        cache holds cells (``CACHE_NOT_EMPTY``) or the file is damaged
+        (``CELLS_DAMAGED``), Unsupported for another version of its format,
+        IdentityMismatch naming what differs for cells of other weights,
+        numerics or another kind of engine, ContextTooLong when they do not fit.
         """
         ...
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segue_device.engines.base import Capabilities
-from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
+from segue_protocol.errors import ContextTooLong, InternalError, InvalidRequest, Unsupported
+from segue_protocol.identity import ModelIdentity
 
 
 def check_append(
@@ -56,6 +57,27 @@ def check_rewind(cells: int, have: int) -> None:
         raise InvalidRequest(f"cannot rewind to {cells} cells: expected 0 to {have}")
 
 
+def check_export(cells: int, have: int, identity: ModelIdentity) -> None:
+    """InvalidRequest unless there are `cells` cells, and weights whose cells they are."""
+    if not 1 <= cells <= have:
+        raise InvalidRequest(f"cannot export {cells} cells: expected 1 to {have}")
+    if not identity.weights_digest:
+        raise InvalidRequest(
+            f"the cells of {identity.model!r} cannot be told from those of another model: its "
+            "weights have no digest; convert it with segue_device.convert",
+            reason="NO_WEIGHTS_DIGEST",
+        )
+
+
+def check_empty(have: int) -> None:
+    """InvalidRequest when the cache holds `have` cells, as importing others begins at none."""
+    if have:
+        raise InvalidRequest(
+            f"the cache holds {have} cells; cells are imported into an empty one: rewind(0) first",
+            reason="CACHE_NOT_EMPTY",
+        )
+
+
 def engine_closed() -> InvalidRequest:
     """The error of every call after close."""
     return InvalidRequest("this engine is closed; load another one", reason="ENGINE_CLOSED")
@@ -76,6 +98,20 @@ def no_logits() -> InvalidRequest:
         "since; append a token first",
         reason="NO_LOGITS",
     )
+
+
+def out_of_memory(what: str) -> InternalError:
+    """The error when the device has no memory for `what`; cells there were stay valid."""
+    return InternalError(
+        f"this device has no memory for {what}; close other applications or engines, load the "
+        "model with a smaller max_context_tokens, or take a smaller one",
+        reason="OUT_OF_MEMORY",
+    )
+
+
+def says_no_memory(words: str) -> bool:
+    """Whether a native library's error, which has no code for it, is about memory."""
+    return any(each in words for each in ("bad_alloc", "allocate", "insufficient memory"))
 
 
 def _check_positions(positions: Sequence[int], last: int, capabilities: Capabilities) -> None:

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segue_device.engines.checks import missing_extra
-from segue_device.engines.llama_gaps import SEQUENCE, SEQUENCES, move_last_cell
-from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
+from segue_device.engines.checks import missing_extra, out_of_memory, says_no_memory
+from segue_device.engines.llama_gaps import move_last_cell
+from segue_device.engines.llama_state import SEQUENCE, SEQUENCES, State, read_state, write_state
+from segue_protocol.errors import InternalError, InvalidRequest, NotFound, SegueError, Unsupported
 
 _F32, _F16 = 0, 1  # ggml_type
 _LOG_ERROR = 4  # ggml_log_level
@@ -47,7 +48,7 @@ class LlamaContext:
 
     A decode takes up to `chunk_tokens` tokens. Raises Unsupported without
     llama-cpp-python, NotFound without the file, InvalidRequest when llama.cpp
-    cannot read it or has not enough memory.
+    cannot read it, InternalError when there is not enough memory.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class LlamaContext:
         model_params.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
         self._model = llama.llama_model_load_from_file(os.fsencode(path), model_params)
         if not self._model:
-            raise _refused(f"cannot load {path}", "convert the model again")
+            raise _not_loaded(str(path))
         params = llama.llama_context_default_params()
         params.n_ctx = cells
         params.n_batch = params.n_ubatch = chunk_tokens
@@ -88,11 +89,12 @@ class LlamaContext:
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             llama.llama_model_free(self._model)
-            raise _refused(f"has no memory for {cells} cells", "choose a smaller context")
+            raise _not_loaded(f"{path} with {cells} cells")
         self._batch = llama.llama_batch_init(chunk_tokens, 0, 1)
         # Also runs when an engine is dropped without close; a second call does nothing.
         self._free = weakref.finalize(self, _free, llama, self._model, self._context, self._batch)
         self._memory = llama.llama_get_memory(self._context)
+        self.library_version: str = llama.__version__
         self.vocab_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
         self._fill_batch(chunk_tokens)
 
@@ -141,6 +143,15 @@ class LlamaContext:
     def remove_from(self, position: int) -> None:
         """Forget every cell at `position` and behind it."""
         self._llama.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1)
+
+    def state(self, behind: int | None) -> State:
+        """The cells before the position `behind`, all for None, as llama.cpp saves them."""
+        return read_state(self._llama, self._context, 0, -1 if behind is None else behind)
+
+    def restore(self, state: State) -> None:
+        """Fill the empty sequence from `state`; InternalError, and it stays empty, if refused."""
+        if not write_state(self._llama, self._context, state, SEQUENCE):
+            raise InternalError(f"llama.cpp cannot restore its cells: {' '.join(_last_words)}")
 
     def close(self) -> None:
         """Free everything. Idempotent."""
@@ -197,7 +208,11 @@ def _free(llama: Any, model: Any, context: Any, batch: Any) -> None:
     llama.llama_model_free(model)
 
 
-def _refused(what: str, remedy: str) -> InvalidRequest:
+def _not_loaded(what: str) -> SegueError:
+    words = " ".join(_last_words)
+    if says_no_memory(words):
+        return out_of_memory(f"{what} ({words})")
     return InvalidRequest(
-        f"llama.cpp {what}: {' '.join(_last_words)}; {remedy}", reason="MODEL_NOT_LOADED"
+        f"llama.cpp cannot load {what}: {words}; convert the model again",
+        reason="MODEL_NOT_LOADED",
     )

@@ -17,15 +17,11 @@ which is how llama.cpp saves and restores one.
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from typing import Any
 
+from segue_device.engines.llama_state import SCRATCH, SEQUENCE, read_state, write_state
 from segue_protocol.errors import InternalError
-
-SEQUENCE = 0
-SEQUENCES = 2
-_SCRATCH = 1
 
 # A magic number, then sequence, streams, cells, and of the cell: position, sequences.
 _HEADER = struct.Struct("=4xiIIiI")
@@ -39,21 +35,16 @@ def move_last_cell(llama: Any, context: Any, position: int, to: int) -> None:
     llama.cpp keeps a sequence's state in another form.
     """
     memory = llama.llama_get_memory(context)
-    llama.llama_memory_seq_cp(memory, SEQUENCE, _SCRATCH, position, position + 1)
-    size = llama.llama_state_seq_get_size(context, _SCRATCH)
-    state = (ctypes.c_uint8 * size)()
-    llama.llama_state_seq_get_data(context, state, size, _SCRATCH)
-    llama.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
-    expected = (_SCRATCH, 1, 1, position, 1)
-    if size < _HEADER.size or _HEADER.unpack_from(state) != expected:
+    state = read_state(llama, context, position, position + 1)
+    expected = (SCRATCH, 1, 1, position, 1)
+    if state.size < _HEADER.size or _HEADER.unpack_from(state.data) != expected:
         raise _unknown_form()
-    struct.pack_into("=i", state, _POSITION_OFFSET, to)
-    if llama.llama_state_seq_set_data(context, state, size, _SCRATCH) != size:
-        llama.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
+    struct.pack_into("=i", state.data, _POSITION_OFFSET, to)
+    if not write_state(llama, context, state, SCRATCH):
         raise _unknown_form()
     llama.llama_memory_seq_rm(memory, SEQUENCE, position, position + 1)
-    llama.llama_memory_seq_cp(memory, _SCRATCH, SEQUENCE, to, to + 1)
-    llama.llama_memory_seq_rm(memory, _SCRATCH, -1, -1)
+    llama.llama_memory_seq_cp(memory, SCRATCH, SEQUENCE, to, to + 1)
+    llama.llama_memory_seq_rm(memory, SCRATCH, -1, -1)
 
 
 def _unknown_form() -> InternalError:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segue_device.engines.base import DeviceEngine
-from segue_device.engines.checks import missing_extra
+from segue_device.engines.checks import missing_extra, out_of_memory
 from segue_device.engines.manifest import GRAPH_NAME
 from segue_device.engines.manifest import NAME as MANIFEST_NAME
 from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
@@ -37,8 +37,15 @@ def load_engine(path_or_name: str | Path, **options: Any) -> DeviceEngine:
     `ReferenceDeviceEngine`. `options` are the keyword arguments of that class.
     Raises NotFound when there is nothing at that path, Unsupported when no
     engine can read it or its extra is not installed, InvalidRequest for options
-    the engine does not have.
+    the engine does not have, InternalError with reason ``OUT_OF_MEMORY``.
     """
+    try:
+        return _load(path_or_name, options)
+    except MemoryError as error:
+        raise out_of_memory(str(path_or_name)) from error
+
+
+def _load(path_or_name: str | Path, options: dict[str, Any]) -> DeviceEngine:
     if path_or_name == REFERENCE_NAME:
         return _open("ReferenceDeviceEngine", options)
     path = Path(path_or_name)

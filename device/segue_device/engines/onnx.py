@@ -16,24 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_device.engines.base import Cancel, Capabilities
-from segue_device.engines.checks import (
-    check_append,
-    check_rewind,
-    check_sizes,
-    engine_closed,
-    missing_extra,
-    no_logits,
-)
+from segue_device.engines.cell_engine import CellEngine
+from segue_device.engines.checks import check_sizes, missing_extra, out_of_memory, says_no_memory
 from segue_device.engines.manifest import GRAPH_NAME, Manifest
 from segue_device.engines.onnx_cache import OnnxCache
+from segue_device.engines.saved_cells import SavedCells
 from segue_protocol.errors import InternalError, InvalidRequest, NotFound, Unsupported
-from segue_protocol.identity import ModelIdentity
 
 # Nothing is logged: whatever fails is raised, and an ended run is no failure.
 _LOG_FATAL_ONLY = 4
 
 
-class OnnxEngine:
+class OnnxEngine(CellEngine):
     """A :class:`DeviceEngine` over ONNX Runtime on the CPU.
 
     `model_dir` is the output of :func:`segue_device.convert.convert_to_onnx`.
@@ -58,47 +52,29 @@ class OnnxEngine:
             manifest.max_context_tokens if max_context_tokens is None else max_context_tokens
         )
         check_sizes(threads, max_cells, chunk_tokens, bound=manifest.max_context_tokens)
-        self._identity = manifest.identity(directory)
+        identity = manifest.identity(directory)
         self._onnxruntime = _import_onnxruntime()
         self._session = _load_session(self._onnxruntime, directory / GRAPH_NAME, threads)
         self._has_position_ids = "position_ids" in _check_graph(self._session, directory)
         self._cache = OnnxCache(
             self._onnxruntime, self._session, head_dim=manifest.head_dim, max_cells=max_cells
         )
-        self._capabilities = Capabilities(
-            positions="exact" if self._has_position_ids else "compact",
-            cancel_in_prefill=True,
-            rewind=True,
-            max_context_tokens=max_cells,
-            chunk_tokens=chunk_tokens,
-            max_positions=manifest.max_context_tokens,
+        super().__init__(
+            identity,
+            Capabilities(
+                positions="exact" if self._has_position_ids else "compact",
+                cancel_in_prefill=True,
+                rewind=True,
+                max_context_tokens=max_cells,
+                chunk_tokens=chunk_tokens,
+                max_positions=manifest.max_context_tokens,
+            ),
+            # Keys and values are the graph's own tensors, whatever runs it.
+            cells_format="onnx",
         )
-        self._cells: list[tuple[int, int]] = []
-        self._logits: npt.NDArray[np.float32] | None = None
-        self._closed = False
+        self._logits: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
-    @property
-    def identity(self) -> ModelIdentity:
-        return self._identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    @property
-    def cells(self) -> Sequence[tuple[int, int]]:
-        return tuple(self._cells)
-
-    def append(self, token_ids: Sequence[int], positions: Sequence[int], *, cancel: Cancel) -> None:
-        self._require_open()
-        check_append(
-            token_ids,
-            positions,
-            cells=self._cells,
-            vocab_size=self._identity.vocab_size,
-            capabilities=self._capabilities,
-        )
-        self._logits = None
+    def _compute(self, token_ids: Sequence[int], positions: Sequence[int], cancel: Cancel) -> None:
         # Of this append alone: it stays terminated once a late cancel has reached it.
         options = self._onnxruntime.RunOptions()
         options.log_severity_level = _LOG_FATAL_ONLY
@@ -106,34 +82,31 @@ class OnnxEngine:
         def stop() -> None:
             options.terminate = True
 
-        logits, start = None, 0
+        start = 0
         with cancel.listening(stop):
             while start < len(token_ids):
                 cancel.raise_if_set()
                 end = start + self._next_chunk(positions[start:])
-                logits = self._run(token_ids[start:end], positions[start:end], options, cancel)
-                self._cells.extend(zip(positions[start:end], token_ids[start:end], strict=True))
+                ids, places = token_ids[start:end], positions[start:end]
+                self._logits = self._run(ids, places, options, cancel)
+                self._cells.extend(zip(places, ids, strict=True))
                 start = end
-        self._logits = logits
 
-    def logits(self) -> npt.NDArray[np.float32]:
-        self._require_open()
-        if self._logits is None:
-            raise no_logits()
+    def _last_logits(self) -> npt.NDArray[np.float32]:
         return np.array(self._logits)
 
-    def rewind(self, cells: int) -> bool:
-        self._require_open()
-        check_rewind(cells, len(self._cells))
-        del self._cells[cells:]
-        self._logits = None
-        return True
+    def _forget(self, cells: int) -> None:
+        """Nothing: the next cells are written over those behind `cells`."""
 
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._cells.clear()
+    def _saved_tensors(self, cells: int) -> dict[str, npt.NDArray[Any]]:
+        return self._cache.views(cells)
+
+    def _load(self, saved: SavedCells) -> None:
+        count = len(saved.cells)
+        self._cache.reserve(count, keep=0)
+        saved.read_into(self._cache.views(count))
+
+    def _free(self) -> None:
         # The cache's binding belongs to the session, so the cache goes first.
         del self._cache, self._session
 
@@ -171,15 +144,13 @@ class OnnxEngine:
         # onnxruntime's errors share no class but Exception.
         except Exception as error:
             cancel.raise_if_set()
+            if says_no_memory(str(error)):
+                raise out_of_memory(f"a chunk of {len(token_ids)}") from error
             raise InternalError(
                 f"ONNX Runtime failed in a chunk of {len(token_ids)}: {error}"
             ) from error
         logits = binding.get_outputs()[0].numpy()
         return np.asarray(logits[0, -1], np.float32)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise engine_closed()
 
 
 def _import_onnxruntime() -> Any:
@@ -211,6 +182,8 @@ def _load_session(onnxruntime: Any, path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     # onnxruntime's errors share no class but Exception.
     except Exception as error:
+        if says_no_memory(str(error)):
+            raise out_of_memory(str(path)) from error
         raise InvalidRequest(
             f"ONNX Runtime cannot load {path}: {error}; convert the model again",
             reason="MODEL_FILE_DAMAGED",

@@ -54,6 +54,10 @@ class OnnxCache:
         self.binding = self._bind(grown)
         self._arrays = grown
 
+    def views(self, cells: int) -> dict[str, Any]:
+        """The first `cells` cells of every buffer, by input, where they lie."""
+        return {name: array[:, :, :cells] for name, array in self._arrays.items()}
+
     def _bind(self, arrays: dict[str, Any]) -> Any:
         binding = self._session.io_binding()
         # First, so that logits are output 0 of the binding; the run allocates them.

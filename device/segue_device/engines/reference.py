@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segue_device.engines.base import Cancel, Capabilities
-from segue_device.engines.checks import check_append, check_rewind, engine_closed, no_logits
-from segue_protocol.identity import ModelIdentity
+from segue_device.engines.cell_engine import CellEngine
+from segue_device.engines.saved_cells import SavedCells
 from segue_protocol.reference import (
     DEFAULT_VOCAB_SIZE,
     logits_from_state,
@@ -18,7 +19,7 @@ from segue_protocol.reference import (
 )
 
 
-class ReferenceDeviceEngine:
+class ReferenceDeviceEngine(CellEngine):
     """A :class:`DeviceEngine` over :mod:`segue_protocol.reference`.
 
     Its logits are the same function of (ids, positions) as the cloud's
@@ -33,71 +34,48 @@ class ReferenceDeviceEngine:
         max_context_tokens: int = 4096,
         chunk_tokens: int = 256,
     ) -> None:
-        self._identity = reference_identity(vocab_size)
-        self._capabilities = Capabilities(
-            positions="exact",
-            cancel_in_prefill=True,
-            rewind=True,
-            max_context_tokens=max_context_tokens,
-            chunk_tokens=chunk_tokens,
+        super().__init__(
+            reference_identity(vocab_size),
+            Capabilities(
+                positions="exact",
+                cancel_in_prefill=True,
+                rewind=True,
+                max_context_tokens=max_context_tokens,
+                chunk_tokens=chunk_tokens,
+            ),
+            cells_format="reference",
         )
-        self._cells: list[tuple[int, int]] = []
         self._state = 0
-        self._has_logits = False
-        self._closed = False
         self.append_calls = 0
 
-    @property
-    def identity(self) -> ModelIdentity:
-        return self._identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    @property
-    def cells(self) -> Sequence[tuple[int, int]]:
-        return tuple(self._cells)
-
     def append(self, token_ids: Sequence[int], positions: Sequence[int], *, cancel: Cancel) -> None:
-        self._require_open()
         self.append_calls += 1
-        check_append(
-            token_ids,
-            positions,
-            cells=self._cells,
-            vocab_size=self._identity.vocab_size,
-            capabilities=self._capabilities,
-        )
-        self._has_logits = False
+        super().append(token_ids, positions, cancel=cancel)
+
+    def _compute(self, token_ids: Sequence[int], positions: Sequence[int], cancel: Cancel) -> None:
         step = self._capabilities.chunk_tokens
         for start in range(0, len(token_ids), step):
             cancel.raise_if_set()
             ids, places = token_ids[start : start + step], positions[start : start + step]
             self._state = state_of(ids, places, self._state)
             self._cells.extend(zip(places, ids, strict=True))
-        self._has_logits = True
 
-    def logits(self) -> npt.NDArray[np.float32]:
-        self._require_open()
-        if not self._has_logits:
-            raise no_logits()
+    def _last_logits(self) -> npt.NDArray[np.float32]:
         return logits_from_state(self._state, self._identity.vocab_size)
 
-    def rewind(self, cells: int) -> bool:
-        self._require_open()
-        check_rewind(cells, len(self._cells))
-        del self._cells[cells:]
-        self._state = state_of(
-            [token for _, token in self._cells], [place for place, _ in self._cells]
-        )
-        self._has_logits = False
-        return True
+    def _forget(self, cells: int) -> None:
+        self._state = _state_of_cells(self._cells[:cells])
 
-    def close(self) -> None:
-        self._closed = True
-        self._cells.clear()
+    def _saved_tensors(self, cells: int) -> dict[str, npt.NDArray[Any]]:
+        return {}
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise engine_closed()
+    def _load(self, saved: SavedCells) -> None:
+        saved.read_into({})
+        self._state = _state_of_cells(saved.cells)
+
+    def _free(self) -> None:
+        pass
+
+
+def _state_of_cells(cells: Sequence[tuple[int, int]]) -> int:
+    return state_of([token for _, token in cells], [position for position, _ in cells])

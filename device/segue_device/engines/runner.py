@@ -54,6 +54,13 @@ class Runner(Protocol):
 
     async def rewind(self, cells: int) -> bool: ...
 
+    async def use(self, function: Callable[[DeviceEngine], T]) -> T:
+        """`function(engine)` where the engine's calls are made: what takes several of them.
+
+        A cancel waits for its end, so it must be short. It must not keep or close the engine.
+        """
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -102,6 +109,9 @@ class EngineRunner:
 
     async def rewind(self, cells: int) -> bool:
         return await self._call(partial(self._engine.rewind, cells), Cancel())
+
+    async def use(self, function: Callable[[DeviceEngine], T]) -> T:
+        return await self._call(partial(function, self._engine), Cancel())
 
     async def close(self) -> None:
         if self._closed:
@@ -205,6 +215,10 @@ class InlineRunner:
     async def rewind(self, cells: int) -> bool:
         await self._enter()
         return self._engine.rewind(cells)
+
+    async def use(self, function: Callable[[DeviceEngine], T]) -> T:
+        await self._enter()
+        return function(self._engine)
 
     async def close(self) -> None:
         if self._closed:

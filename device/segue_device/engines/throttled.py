@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from segue_device.engines.base import Cancel, Capabilities, DeviceEngine
 from segue_device.engines.checks import check_append, no_logits
@@ -102,6 +102,16 @@ class ThrottledEngine:
 
     def rewind(self, cells: int) -> bool:
         return self._engine.rewind(cells)
+
+    @property
+    def cells_format(self) -> str:
+        return self._engine.cells_format
+
+    def export_cells(self, cells: int, file: BinaryIO) -> None:
+        self._engine.export_cells(cells, file)
+
+    def import_cells(self, file: BinaryIO) -> None:
+        self._engine.import_cells(file)
 
     def close(self) -> None:
         self._engine.close()
