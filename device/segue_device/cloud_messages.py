@@ -212,7 +212,7 @@ class CloudMessages:
         """Leave out what is dispensable of the prompt that is still to be prefilled."""
         prompt = self._answer.prompt
         kept = [(each.start, each.end) for each in refinement.kept]
-        prompt.refine(remaining_runs(prompt.prompt_tokens, kept, prompt.position))
+        prompt.refine(remaining_runs(prompt.prompt_tokens, kept, prompt.claimed))
         refined = events.Refinement(prompt.kept_tokens, prompt.prompt_tokens)
         self._answer.pending.append(refined)
 

@@ -113,7 +113,7 @@ class EngineLoop:
 
     async def _prefill_chunk(self) -> None:
         answer, prompt = self._answer, self._answer.prompt
-        chunk = prompt.next_chunk(self._runner.capabilities.chunk_tokens)
+        chunk = prompt.claim_chunk(self._runner.capabilities.chunk_tokens)
         ids = [self._prompt_ids[position] for position in chunk]
         await self._runner.append(ids, chunk, cancel=answer.engine_cancel)
         prompt.move_to(chunk[-1] + 1)

@@ -17,7 +17,8 @@ class PromptProgress:
     def __init__(self, prompt_tokens: int, cached_tokens: int) -> None:
         """`cached_tokens`: leading tokens of the prompt that the engine holds already."""
         self.prompt_tokens = prompt_tokens
-        self.position = cached_tokens
+        # Below `position` everything is in the cache, below `claimed` it is being computed.
+        self.position = self.claimed = cached_tokens
         self._runs: list[tuple[int, int]] = [(0, prompt_tokens)]
 
     @property
@@ -35,18 +36,20 @@ class PromptProgress:
         """Tokens in the cache."""
         return self.kept_tokens - self.left_tokens
 
-    def next_chunk(self, tokens: int) -> list[int]:
-        """The next positions to prefill, `tokens` at most; they may lie in several runs."""
+    def claim_chunk(self, tokens: int) -> list[int]:
+        """The positions to prefill now, `tokens` at most; they may lie in several runs."""
         chunk: list[int] = []
         for start, end in self._runs:
             first = max(start, self.position)
             chunk.extend(range(first, min(end, first + tokens - len(chunk))))
+        self.claimed = chunk[-1] + 1 if chunk else self.position
         return chunk
 
     def move_to(self, position: int) -> None:
         """The cache holds what takes part below `position`, and nothing of the prompt above."""
-        self.position = min(position, self.prompt_tokens)
+        self.position = self.claimed = min(position, self.prompt_tokens)
 
     def refine(self, runs: Runs) -> None:
-        """Replace what is left, above `position`, by a part of it."""
-        self._runs = [(0, self.position), *runs]
+        """Replace what is left above `claimed` by a part of it."""
+        begun = [(start, min(end, self.claimed)) for start, end in self._runs]
+        self._runs = [(start, end) for start, end in begun if start < end] + list(runs)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from segue_device import DeviceModel, PrefixStore
+from segue_device.device_model import Match
 from segue_device.engines import (
     Cancel,
     EngineRunner,
@@ -65,20 +66,20 @@ def test_a_kept_prefix_and_the_rest_are_the_undivided_prompt(make: Make, tmp_pat
     async def main() -> None:
         store = PrefixStore(tmp_path / "new" / "store")
         first = DeviceModel(EngineRunner(make()), PROFILE, prefix_store=store)
-        assert await first.restore_prefix(IDS) == 0
         await first.keep_prefix(IDS[:40])
         await first.keep_prefix(IDS[:40])
         assert len(kept(store)) == 1
         await first.runner.close()
         runner = EngineRunner(make())
         second = DeviceModel(runner, PROFILE, prefix_store=store)
-        assert await second.restore_prefix(IDS) == second.shared_cells(IDS) == 40
+        await second.keep_prefix(IDS[:40])
+        assert second.match(IDS) == Match(40, 40)
         assert list(runner.cells) == list(enumerate(IDS[:40]))
         await runner.append(IDS[40:], COMPACT[40:], cancel=Cancel())
         expected = make()
         after(expected, (IDS, COMPACT))
         assert_same(expected, await runner.logits(), expected.logits())
-        assert (store.hits, store.misses) == (1, 2)
+        assert (store.hits, store.misses) == (1, 1)
         await runner.close()
 
     asyncio.run(main())
@@ -92,10 +93,7 @@ def test_what_the_cache_has_is_not_loaded_and_not_computed(tmp_path: Path) -> No
         await model.keep_prefix(IDS[:40])
         assert len(engine.cells) == len(IDS), "the conversation is still there"
         assert engine.append_calls == 1
-        assert await model.restore_prefix([*IDS, 5]) == len(IDS)
         await model.keep_prefix(IDS[:60])
-        engine.rewind(50)
-        assert await model.restore_prefix(IDS) == 60
         engine.rewind(0)
         await model.keep_prefix(IDS[:70])
         assert engine.append_calls == 2, "60 were loaded, 10 appended"
@@ -214,7 +212,6 @@ def test_bad_calls_and_places_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match="prefix_store=DIRECTORY") as refused:
             await model.keep_prefix(IDS)
         assert refused.value.reason == "NO_PREFIX_STORE"
-        assert await model.restore_prefix(IDS) == 0
 
     asyncio.run(main())
     engine = ReferenceDeviceEngine()
@@ -266,11 +263,15 @@ def test_two_processes_share_a_directory(onnx_dir: Path, tmp_path: Path) -> None
 
 def test_a_model_is_loaded_with_a_directory(onnx_dir: Path, tmp_path: Path) -> None:
     async def main() -> None:
-        for expected in (0, 50):
-            model = await DeviceModel.load(onnx_dir, profile=PROFILE, prefix_store=tmp_path)
-            assert await model.restore_prefix(IDS) == expected
+        for hits in (0, 1):
+            store = PrefixStore(tmp_path)
+            model = await DeviceModel.load(onnx_dir, profile=PROFILE, prefix_store=store)
             await model.keep_prefix(IDS[:50])
+            assert (store.hits, model.match(IDS).tokens) == (hits, 50)
             await model.runner.close()
+        model = await DeviceModel.load(onnx_dir, profile=PROFILE, prefix_store=tmp_path)
+        assert isinstance(model.prefix_store, PrefixStore)
+        await model.runner.close()
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from segue_device import (
     DeviceModel,
     Fallback,
     Mode,
+    PrefixStore,
     Preflight,
     Privacy,
     Sampling,
@@ -45,13 +47,20 @@ class ByteTokenizer:
         return self.encode("\n".join(lines) + "\n")
 
 
-def _client(cloud: Cloud | None, *, shout: bool = False, **options: object) -> AsyncClient:
+def _client(
+    cloud: Cloud | None,
+    *,
+    shout: bool = False,
+    store: PrefixStore | None = None,
+    **options: object,
+) -> AsyncClient:
     engine = ReferenceDeviceEngine()
     model = DeviceModel(
         InlineRunner(engine, device_cost(PROFILE)),
         PROFILE,
         vocabulary=reference_vocabulary(),
         tokenizer=ByteTokenizer(reference_vocabulary(), shout),
+        prefix_store=store,
     )
     transport = cloud.transport() if cloud is not None else None
     return AsyncClient(cloud=transport, model=model, **options)
@@ -202,5 +211,22 @@ def test_logprobs_of_both_sides_are_those_of_one_side() -> None:
         assert all(value is not None and value < 0 for value in results[0])
         assert results[1] == pytest.approx(results[0], rel=1e-6)  # the wire carries float32
         assert results[2] == pytest.approx(results[0], rel=1e-6)
+
+    run_virtual(main())
+
+
+def test_a_kept_system_prompt_is_there_after_a_launch(tmp_path: Path) -> None:
+    async def main() -> None:
+        system = [{"role": "system", "content": SYSTEM}]
+        lengths = []
+        for _ in range(2):
+            async with _client(None, store=PrefixStore(tmp_path)) as client:
+                lengths.append(await client.keep_prefix(messages=system))
+                session = client.session(system=SYSTEM, sampling=SAMPLING, max_tokens=5)
+                async with session.stream("Anything?") as answer:
+                    with pytest.raises(InvalidRequest, match="using the device engine"):
+                        await client.keep_prefix(prompt="more")
+                    assert (await answer.final()).usage.cached_tokens == lengths[-1]
+        assert lengths == [len(SYSTEM) + 1] * 2, "with the line's end, without the question"
 
     run_virtual(main())

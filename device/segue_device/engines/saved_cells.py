@@ -21,13 +21,13 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from segue_protocol.errors import IdentityMismatch, InvalidRequest, Unsupported
 from segue_protocol.identity import ModelIdentity
+
+if TYPE_CHECKING:  # the store looks at files of engines that are not loaded
+    import numpy.typing as npt
 
 FORMAT = 1
 
@@ -121,6 +121,8 @@ class SavedCells:
         """Size of a tensor; 0 when there is none of that name."""
         for found, dtype, shape in self._header["tensors"]:
             if found == name:
+                import numpy as np
+
                 return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))
         return 0
 
