@@ -48,7 +48,7 @@ def write_hf_model(directory: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(directory)
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2}
-    for character in pre_tokenizers.ByteLevel.alphabet():
+    for character in sorted(pre_tokenizers.ByteLevel.alphabet()):  # it comes in any order
         vocabulary[character] = len(vocabulary)
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ġ", "Ġ"), ("Ã", "©")]
     for pair in merges:
