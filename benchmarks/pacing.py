@@ -133,6 +133,11 @@ def judge(
     }
 
 
+def compare(answers: Sequence[Arrivals]) -> dict[str, dict[str, float]]:
+    """Every policy over the same answers."""
+    return {name: judge(policy, answers) for name, policy in POLICIES.items()}
+
+
 def _timings(shown: Sequence[float], arrivals: Arrivals) -> Timings:
     return measure(0.0, shown[-1], shown, arrivals.received_s, arrivals.cloud_tokens)
 
@@ -142,22 +147,23 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--answers", type=int, default=60, help="synthetic answers a hole")
     options = parser.parse_args()
-    cases = {
+    cases: dict[str, list[Arrivals]] = {
         f"synthetic, hole {hole_s} s": [synthetic(seed, hole_s) for seed in range(options.answers)]
         for hole_s in HOLES_S
     }
     if recorded():
         cases["recorded (emulated phone)"] = recorded()
+    everything = [answer for answers in cases.values() for answer in answers]
     report = {
-        case: {"policies": {name: judge(policy, answers) for name, policy in POLICIES.items()}}
-        for case, answers in cases.items()
+        "policies": compare(everything),
+        "cases": {case: {"policies": compare(answers)} for case, answers in cases.items()},
     }
     if options.json:
         print(json.dumps(report))
         return
-    for case, figures in report.items():
+    for case, answers in cases.items():
         print(f"\n{case}")
-        for name, row in figures["policies"].items():
+        for name, row in compare(answers).items():
             cells = "  ".join(f"{key} {value:.3f}" for key, value in row.items())
             print(f"  {name:<8} {cells}")
 
