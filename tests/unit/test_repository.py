@@ -47,10 +47,10 @@ def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> N
 
 
 def test_the_device_package_imports_without_its_extras() -> None:
-    """Neither torch nor grpc nor an engine's library comes along with `import segue_device`."""
+    """Neither torch nor grpc nor an engine's or server's library comes with `segue_device`."""
     code = (
         "import sys; import segue_device, segue_device.engines; "
-        "names = ('torch', 'grpc', 'onnxruntime', 'llama_cpp', 'transformers'); "
+        "names = ('torch', 'grpc', 'onnxruntime', 'llama_cpp', 'transformers', 'starlette'); "
         "print([name for name in names if name in sys.modules])"
     )
     import sys
@@ -59,6 +59,23 @@ def test_the_device_package_imports_without_its_extras() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_server_without_its_extra_names_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from segue_protocol.errors import Unsupported\n"
+        "try:\n    import segue_device.server\n"
+        "except Unsupported as error:\n    print(error.message)"
+    )
+    import sys
+
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert package in out.stdout
+    assert 'pip install "segue-device[server]"' in out.stdout
 
 
 def test_public_names_are_sorted() -> None:

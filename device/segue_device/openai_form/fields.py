@@ -62,7 +62,8 @@ class Fields:
     def only(self, name: str, allowed: Sequence[object], why: str) -> None:
         """Accept a field where it is absent, empty, or one of `allowed`; else Unsupported."""
         value = self.take(name)
-        if value is not None and value not in ([], {}, *allowed):
+        accepted = (None, [], {}, *allowed)
+        if not any(type(value) is type(each) and value == each for each in accepted):
             raise unsupported(self.path(name), value, why)
 
     def ignore(self, names: Sequence[str]) -> None:

@@ -202,7 +202,9 @@ def _logit_bias(value: object) -> Mapping[int, float]:
 
 
 def _stop(value: Any) -> tuple[str, ...]:
-    stops = items("stop", [value] if isinstance(value, str) else value or ())
+    if value is None:
+        return ()
+    stops = items("stop", [value] if isinstance(value, str) else value)
     if len(stops) > MAX_STOPS:
         raise wrong("stop", value, f"{MAX_STOPS} strings at most")
     return tuple(text("stop", each) for each in stops)
