@@ -127,6 +127,21 @@ def test_a_cancelled_caller_cancels_the_answer() -> None:
     _run(main)
 
 
+def test_a_caller_that_is_cancelled_at_once_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        async with Engine(hold_at=1).client() as client:
+            for steps in range(4):
+                asking = asyncio.create_task(client.completions.create(**ENDLESS))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.wait({asking})
+                assert asking.cancelled()
+                assert not _answer_tasks()
+
+    _run(main)
+
+
 def test_errors_carry_what_was_made() -> None:
     async def main() -> None:
         async with Engine(fail_at=len(PROMPT) + 9).client() as client:

@@ -17,6 +17,7 @@ from segue_protocol.errors import InvalidRequest, Unavailable
 from tests.contract.openai_server import (
     DEADLINE_S,
     ENDLESS,
+    KEY,
     PROMPT,
     Engine,
     Server,
@@ -290,6 +291,17 @@ def test_a_client_that_goes_in_prefill_stops_the_engine(stream: bool) -> None:
         engine.release(server.portal)
         with server.openai() as client:
             assert client.completions.create(**ENDLESS, max_tokens=4).usage.completion_tokens == 4
+
+
+def test_a_client_that_goes_before_its_request_is_whole(
+    tiny: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", tiny.port), DEADLINE_S) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}"
+        connection.sendall(f"{head}\r\nContent-Length: 50\r\n\r\n{{".encode())
+    with tiny.openai() as client:
+        assert client.chat.completions.create(**CHAT).choices
+    assert not caplog.records
 
 
 def test_requests_wait_their_turn_in_order() -> None:

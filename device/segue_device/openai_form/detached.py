@@ -50,7 +50,8 @@ class DetachedAnswer:
         try:
             error = await asyncio.shield(detached._opened)
         except BaseException:
-            await detached.close()
+            detached._task.cancel()  # it may not have begun, so that `close` would miss it
+            await detached._ended()
             raise
         if error is not None:
             raise error
@@ -72,6 +73,9 @@ class DetachedAnswer:
     async def close(self) -> None:
         """Cancel what is not finished and wait until the engine is free. Idempotent."""
         self._answer.cancel()
+        await self._ended()
+
+    async def _ended(self) -> None:
         with anyio.CancelScope(shield=True):
             await asyncio.wait({self._task})
 
