@@ -16,7 +16,6 @@ from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
 from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
 from segue_device.openai_form.client import AsyncChat, AsyncCompletions
-from segue_device.openai_form.request import Outside
 from segue_device.pacing import Pacing
 from segue_device.prompts import Messages, Prompt, read_prompt
 from segue_device.request import AnswerRequest, require_fit
@@ -111,7 +110,7 @@ class AsyncClient:
     @property
     def completions(self) -> AsyncCompletions:
         """`completions.create`, as in the openai package."""
-        return AsyncCompletions(self, Outside())
+        return AsyncCompletions(self)
 
     def stream(
         self,

@@ -14,7 +14,6 @@ from segue_device import events
 from segue_device.answer_stream import AnswerStream
 from segue_device.client import AsyncClient
 from segue_device.conditions import DeviceConditions
-from segue_device.openai_form.request import Outside
 from segue_device.openai_form.sync import Chat, Completions
 from segue_device.session import Session
 from segue_device.status import Preflight, Status
@@ -66,7 +65,7 @@ class Client:
     @property
     def completions(self) -> Completions:
         """`completions.create`, as in the openai package."""
-        return Completions(self._open, Outside())
+        return Completions(self._open)
 
     def preflight(self, **prompt: Any) -> Preflight:
         """As :meth:`AsyncClient.preflight`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import openai
+import pytest
+
 from demos.cluster import Cluster
 from tests.contract.openai_server import running_server
 from tests.processes import connected
@@ -28,13 +31,18 @@ def test_one_answer_of_two_machines(cluster: Cluster) -> None:
 def test_a_device_without_a_model_serves_the_clouds(cluster: Cluster) -> None:
     with running_server(lambda: connected(cluster, with_engine=False), models=("tiny",)) as server:
         with server.openai() as client:
-            answer = client.chat.completions.create(**CHAT | {"max_tokens": 8})
+            with pytest.raises(openai.BadRequestError, match="only_in_cloud"):
+                client.chat.completions.create(**CHAT)
+            in_cloud = {"extra_body": {"segue": {"mode": "only_in_cloud"}}, "logprobs": True}
+            answer = client.chat.completions.create(**CHAT | in_cloud | {"max_tokens": 8})
+            logprobs = answer.choices[0].logprobs.content
+            assert "".join(each.token for each in logprobs) == answer.choices[0].message.content
             assert answer.choices[0].message.content
             assert answer.usage.completion_tokens == 8
             assert answer.usage.prompt_tokens > 100
             # Several at once: no engine here has to be shared.
             streams = [
-                client.chat.completions.create(**CHAT | {"max_tokens": 200}, stream=True)
+                client.chat.completions.create(**CHAT | in_cloud | {"max_tokens": 200}, stream=True)
                 for _ in range(3)
             ]
             for stream in streams:

@@ -204,7 +204,7 @@ def test_a_stream_that_is_left_is_cancelled_in_the_cloud() -> None:
         async with reference_cloud(step_s=0.02) as cloud, Engine().client() as device:
             async with AsyncClient(cloud=cloud.transport(), model=device.model) as client:
                 stream = await client.completions.create(
-                    **ENDLESS, stream=True, segue={"mode": "only_in_cloud"}
+                    **ENDLESS, max_tokens=200, stream=True, segue={"mode": "only_in_cloud"}
                 )
                 await anext(stream)
                 (session,) = cloud.gateway.sessions

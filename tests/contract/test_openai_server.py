@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -26,6 +27,7 @@ from tests.contract.openai_server import (
 )
 
 MESSAGES = [{"role": "user", "content": "Write about the sea."}]
+TOO_LONG = [{"role": "user", "content": "sea " * 6000}]
 CHAT = {"model": "tiny", "messages": MESSAGES, "max_tokens": 16, "seed": 4}
 
 
@@ -127,6 +129,34 @@ def test_stop_strings_end_the_text(tiny: Server) -> None:
             assert choice.finish_reason == "stop"
 
 
+def test_logprobs_of_the_chosen_tokens(tiny: Server) -> None:
+    with tiny.openai() as client:
+        whole = client.chat.completions.create(**CHAT, logprobs=True).choices[0]
+        chunks = client.chat.completions.create(**CHAT, logprobs=True, stream=True)
+        told = [each for chunk in chunks for each in _told(chunk.choices[0].logprobs)]
+        text = client.completions.create(model="tiny", prompt="The", max_tokens=3, logprobs=0)
+    assert told == whole.logprobs.content
+    assert b"".join(bytes(each.bytes) for each in told).decode() == whole.message.content
+    assert all(each.logprob < 0 and each.top_logprobs == [] for each in told)
+    own = tiny.own_answer(
+        messages=MESSAGES, max_tokens=16, sampling=Sampling(temperature=1.0, seed=4), logprobs=True
+    )
+    assert [each.logprob for each in told] == pytest.approx(own.logprobs, rel=1e-4)
+    assert len(text.choices[0].logprobs.token_logprobs) == 3
+
+
+def _told(logprobs: Any) -> list[Any]:
+    return logprobs.content if logprobs is not None else []
+
+
+def test_without_a_limit_the_answer_may_fill_the_context(tiny: Server) -> None:
+    # The end-of-text token is the likeliest by far, so that the answer is short.
+    request = {"model": "tiny", "messages": MESSAGES, "logit_bias": {"2": 100}}
+    with tiny.openai() as client:
+        choice = client.chat.completions.create(**request).choices[0]
+    assert choice.finish_reason == "stop"
+
+
 def test_the_mode_can_be_chosen(tiny: Server) -> None:
     with tiny.openai() as client:
         modes = {"segue": {"mode": "only_on_device", "top_k": 1}}
@@ -151,7 +181,11 @@ def test_models(tiny: Server) -> None:
 @pytest.mark.parametrize(
     ("changed", "param", "code"),
     [
-        ({"messages": [{"role": "user", "content": "sea " * 6000}]}, "messages", "too_long"),
+        (
+            {"messages": [{"role": "user", "content": "sea " * 6000}], "max_tokens": None},
+            "messages",
+            "too_long",
+        ),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "unsupported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported"),
         ({"n": 2}, "n", "unsupported"),
@@ -346,6 +380,16 @@ def test_an_engine_that_the_app_uses_itself_is_busy() -> None:
 async def _own(server: Server) -> int:
     async with server.client.stream(prompt_token_ids=PROMPT, max_tokens=3) as answer:
         return len((await answer.final()).token_ids)
+
+
+def test_a_client_that_sleeps_is_unavailable(tiny: Server) -> None:
+    tiny.portal.call(tiny.client.suspend)
+    try:
+        with tiny.openai() as client, pytest.raises(openai.InternalServerError) as asleep:
+            client.chat.completions.create(**CHAT)
+    finally:
+        tiny.portal.call(tiny.client.resume)
+    assert (asleep.value.status_code, asleep.value.code) == (503, "suspended")
 
 
 def test_an_error_before_the_first_token_has_a_status() -> None:

@@ -7,25 +7,22 @@ from typing import Any
 import pytest
 
 from segue_device import Mode, Sampling
-from segue_device.openai_form import FormRequest, Message, Outside, parse_chat, parse_completion
+from segue_device.openai_form import FormRequest, Message, parse_chat, parse_completion
 from segue_protocol.errors import InvalidRequest, SegueError, Unsupported
 
-OUTSIDE = Outside(now_s=lambda: 0.0, new_id=lambda: "id", new_seed=lambda: 77)
 USER = {"role": "user", "content": "Hello"}
 
 
 def _chat(**fields: Any) -> FormRequest:
-    return parse_chat({"messages": [USER], **fields}, OUTSIDE)
+    return parse_chat({"messages": [USER], **fields})
 
 
 def _completion(**fields: Any) -> FormRequest:
-    return parse_completion({"prompt": "Hello", **fields}, OUTSIDE)
+    return parse_completion({"prompt": "Hello", **fields})
 
 
 def test_defaults_are_openais() -> None:
-    assert _chat() == FormRequest(
-        messages=(USER,), sampling=Sampling(temperature=1.0, top_p=1.0, seed=77)
-    )
+    assert _chat() == FormRequest(messages=(USER,), sampling=Sampling(temperature=1.0, top_p=1.0))
 
 
 def test_everything_at_once() -> None:
@@ -83,6 +80,8 @@ def test_what_changes_nothing_is_accepted() -> None:
         **{"parallel_tool_calls": True, "prompt_cache_key": "k", "safety_identifier": "s"},
         **{"stop": None, "seed": None, "stream": False, "max_tokens": None, "top_logprobs": 0},
     )
+    assert _completion(logprobs=0).logprobs
+    assert _chat(logprobs=True, top_logprobs=0).logprobs
     assert _completion() == _completion(best_of=1, echo=False, suffix=None, logprobs=None)
 
 
@@ -97,8 +96,7 @@ def test_messages() -> None:
                 earlier,
                 Message("Hi"),
             ]
-        },
-        OUTSIDE,
+        }
     )
     assert request.messages == (
         {"role": "system", "content": "Be brief."},
@@ -152,6 +150,8 @@ def test_prompts(prompt: Any, expected: Any) -> None:
         ({"modalities": ["text", "audio"]}, "modalities", Unsupported),
         ({"n": 2}, "n", Unsupported),
         ({"n": True}, "n", Unsupported),
+        ({"logprobs": 1}, "logprobs", InvalidRequest),
+        ({"logprobs": True, "top_logprobs": 2}, "top_logprobs", Unsupported),
         ({"stream": 1}, "stream", InvalidRequest),
         ({"stream_options": {"include_usage": True}}, "stream_options", InvalidRequest),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", InvalidRequest),
@@ -196,6 +196,8 @@ def test_chat_refusals_name_the_parameter(
         ({"prompt": [-1]}, "prompt", InvalidRequest),
         ({"echo": True}, "echo", Unsupported),
         ({"best_of": 3}, "best_of", Unsupported),
+        ({"logprobs": 1}, "logprobs", Unsupported),
+        ({"logprobs": True}, "logprobs", InvalidRequest),
         ({"suffix": "end"}, "suffix", Unsupported),
         ({"messages": [USER]}, "messages", InvalidRequest),
     ],
@@ -210,4 +212,4 @@ def test_completion_refusals_name_the_parameter(
 
 def test_a_body_is_an_object() -> None:
     with pytest.raises(InvalidRequest, match="object"):
-        parse_chat([USER], OUTSIDE)
+        parse_chat([USER])

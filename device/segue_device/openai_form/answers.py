@@ -68,6 +68,30 @@ class Usage(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob(Wire):
+    """One token. `bytes` may be part of a character; `logprob` is None where nobody told it."""
+
+    token: str
+    logprob: float | None
+    bytes: Sequence[int]
+    top_logprobs: Sequence[None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLogprobs(Wire):
+    content: Sequence[TokenLogprob]
+    refusal: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionLogprobs(Wire):
+    tokens: Sequence[str]
+    token_logprobs: Sequence[float | None]
+    text_offset: Sequence[int]
+    top_logprobs: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Message(Wire):
     """The model's message."""
 
@@ -80,6 +104,7 @@ class Message(Wire):
 class ChatChoice(Wire):
     message: Message
     finish_reason: FinishReason
+    logprobs: ChatLogprobs | None = None
     index: int = 0
 
 
@@ -107,6 +132,7 @@ class Delta(Wire):
 class ChunkChoice(Wire):
     delta: Delta
     finish_reason: FinishReason | None = None
+    logprobs: ChatLogprobs | None = None
     index: int = 0
 
 
@@ -126,6 +152,7 @@ class ChatCompletionChunk(Wire):
 class CompletionChoice(Wire):
     text: str
     finish_reason: FinishReason | None = None
+    logprobs: CompletionLogprobs | None = None
     index: int = 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
@@ -22,12 +22,10 @@ from segue_device.openai_form.request import (
 )
 from segue_device.pacing import Pacing
 from segue_protocol.errors import NotFound
+from segue_protocol.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from segue_device.client import AsyncClient
-
-# Where a request names no limit.
-DEFAULT_MAX_TOKENS = 256
 
 
 class AsyncChunkStream(Generic[ChunkT]):
@@ -75,6 +73,11 @@ class AsyncChunkStream(Generic[ChunkT]):
         await self._answer.close()
 
 
+def vocabulary_of(client: AsyncClient) -> Vocabulary | None:
+    """What the device's ids stand for, if it has a model."""
+    return client.model.vocabulary if client.model is not None else None
+
+
 async def open_chunks(
     client: AsyncClient, form: Form[Any, ChunkT], *, model: str = ""
 ) -> AsyncChunkStream[ChunkT]:
@@ -86,7 +89,7 @@ async def whole_answer(client: AsyncClient, form: Form[WholeT, Any], *, model: s
     """Make a whole answer. A caller that is cancelled cancels it."""
     # Nobody watches, so nothing is paced, unless the cloud's part is to stay small:
     # then the pace is what keeps it from running ahead while the device catches up.
-    splits = _mode(client, form.request) is Mode.SPLIT
+    splits = (form.request.mode or client.mode) is Mode.SPLIT
     answer = await _begin(client, form.request, model, None if splits else Pacing.off())
     try:
         result = None
@@ -108,20 +111,15 @@ async def _begin(
         messages=request.messages,
         prompt=request.prompt,
         prompt_token_ids=request.prompt_token_ids,
-        max_tokens=request.max_tokens or DEFAULT_MAX_TOKENS,
+        max_tokens=request.max_tokens,
         sampling=request.sampling,
-        mode=_mode(client, request),
+        mode=request.mode,
         credit_through=request.credit_through,
         pacing=pacing,
+        logprobs=request.logprobs,
         model=model,
     )
     return await DetachedAnswer.open(stream)
-
-
-def _mode(client: AsyncClient, request: FormRequest) -> Mode:
-    if request.mode is not None:
-        return request.mode
-    return Mode.SPLIT if client.model is not None else Mode.ONLY_IN_CLOUD
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +131,7 @@ class AsyncChatCompletions:
     """
 
     _client: AsyncClient
-    _outside: Outside
+    _outside: Outside = field(default_factory=Outside)
 
     @overload
     async def create(
@@ -149,8 +147,13 @@ class AsyncChatCompletions:
         self, *, stream: bool | None = None, **parameters: Any
     ) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
         """An answer to `messages`."""
-        request = parse_chat(_body(stream, parameters), self._outside)
-        form = ChatForm(request, self._outside, model=_name(self._client, request.model))
+        request = parse_chat(_body(stream, parameters))
+        form = ChatForm(
+            request,
+            self._outside,
+            model=_name(self._client, request.model),
+            vocabulary=vocabulary_of(self._client),
+        )
         model = _cloud_name(self._client, request.model)
         if request.stream:
             return await open_chunks(self._client, form, model=model)
@@ -162,7 +165,7 @@ class AsyncCompletions:
     """As :class:`AsyncChatCompletions`, for a plain `prompt`."""
 
     _client: AsyncClient
-    _outside: Outside
+    _outside: Outside = field(default_factory=Outside)
 
     @overload
     async def create(
@@ -178,8 +181,13 @@ class AsyncCompletions:
         self, *, stream: bool | None = None, **parameters: Any
     ) -> Completion | AsyncChunkStream[Completion]:
         """The text that goes on after `prompt`."""
-        request = parse_completion(_body(stream, parameters), self._outside)
-        form = CompletionForm(request, self._outside, model=_name(self._client, request.model))
+        request = parse_completion(_body(stream, parameters))
+        form = CompletionForm(
+            request,
+            self._outside,
+            model=_name(self._client, request.model),
+            vocabulary=vocabulary_of(self._client),
+        )
         model = _cloud_name(self._client, request.model)
         if request.stream:
             return await open_chunks(self._client, form, model=model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from segue_device import events
 from segue_device.openai_form.answers import (
@@ -22,8 +22,10 @@ from segue_device.openai_form.answers import (
     Usage,
     Wire,
 )
+from segue_device.openai_form.logprobs import TokenLogprobs
 from segue_device.openai_form.request import FormRequest, Outside
 from segue_protocol.errors import Cancelled
+from segue_protocol.vocabulary import Vocabulary
 
 WholeT = TypeVar("WholeT", bound=Wire)
 ChunkT = TypeVar("ChunkT", bound=Wire)
@@ -36,14 +38,24 @@ class Form(ABC, Generic[WholeT, ChunkT]):
     raise Cancelled at its end.
     """
 
-    def __init__(self, request: FormRequest, outside: Outside, *, model: str, prefix: str) -> None:
-        """`model` is the name to answer under."""
+    id_prefix: ClassVar[str]
+
+    def __init__(
+        self,
+        request: FormRequest,
+        outside: Outside,
+        *,
+        model: str,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
+        """`model` is the name to answer under, `vocabulary` the device's for logprobs."""
         self.request = request
-        self._id = prefix + outside.new_id()
+        self._id = self.id_prefix + outside.new_id()
         self._created = int(outside.now_s())
         self._model = model
         # From the cloud, which alone knows it where the device has no tokenizer.
         self._prompt_tokens = 0
+        self._logprobs = TokenLogprobs(request.logprobs, vocabulary)
 
     @abstractmethod
     def whole(self, result: events.Result) -> WholeT:
@@ -53,15 +65,20 @@ class Form(ABC, Generic[WholeT, ChunkT]):
         """The chunks that become due with `event`."""
         if isinstance(event, events.Started):
             self._prompt_tokens = event.prompt_tokens
-        elif isinstance(event, events.Token) and event.text:
-            yield from self._token(event)
+        elif isinstance(event, events.Token):
+            told = len(self._logprobs)
+            self._logprobs.add(event)
+            if event.text or len(self._logprobs) > told:
+                yield from self._token(event.text, told)
         elif isinstance(event, events.Done):
             yield from self._end(_finish_reason(event.result))
             if self.request.include_usage:
                 yield self._usage_chunk(self._usage(event.result))
 
     @abstractmethod
-    def _token(self, token: events.Token) -> Iterator[ChunkT]: ...
+    def _token(self, text: str, told: int) -> Iterator[ChunkT]:
+        """`told`: how many tokens' logprobs have been told before."""
+        ...
 
     @abstractmethod
     def _end(self, reason: FinishReason) -> Iterator[ChunkT]: ...
@@ -84,7 +101,7 @@ class Form(ABC, Generic[WholeT, ChunkT]):
                 discarded_tokens=usage.discarded_tokens,
                 takeover_index=result.takeover_index,
                 ttft_s=result.timings.ttft_s,
-                seed=self.request.sampling.seed,
+                seed=result.seed,
             ),
         )
 
@@ -92,17 +109,16 @@ class Form(ABC, Generic[WholeT, ChunkT]):
 class ChatForm(Form[ChatCompletion, ChatCompletionChunk]):
     """A chat answer."""
 
-    def __init__(self, request: FormRequest, outside: Outside, *, model: str) -> None:
-        super().__init__(request, outside, model=model, prefix="chatcmpl-")
-        self._role_told = False
+    id_prefix = "chatcmpl-"
+    _role_told = False
 
     def whole(self, result: events.Result) -> ChatCompletion:
-        choice = ChatChoice(Message(result.text), _finish_reason(result))
+        choice = ChatChoice(Message(result.text), _finish_reason(result), self._logprobs.chat())
         return ChatCompletion(self._id, self._created, self._model, [choice], self._usage(result))
 
-    def _token(self, token: events.Token) -> Iterator[ChatCompletionChunk]:
+    def _token(self, text: str, told: int) -> Iterator[ChatCompletionChunk]:
         yield from self._role()
-        yield self._chunk(ChunkChoice(Delta(content=token.text)))
+        yield self._chunk(ChunkChoice(Delta(content=text), logprobs=self._logprobs.chat(told)))
 
     def _end(self, reason: FinishReason) -> Iterator[ChatCompletionChunk]:
         yield from self._role()
@@ -124,15 +140,14 @@ class ChatForm(Form[ChatCompletion, ChatCompletionChunk]):
 class CompletionForm(Form[Completion, Completion]):
     """A text answer; its chunks have the form of the whole."""
 
-    def __init__(self, request: FormRequest, outside: Outside, *, model: str) -> None:
-        super().__init__(request, outside, model=model, prefix="cmpl-")
+    id_prefix = "cmpl-"
 
     def whole(self, result: events.Result) -> Completion:
-        choice = CompletionChoice(result.text, _finish_reason(result))
+        choice = CompletionChoice(result.text, _finish_reason(result), self._logprobs.completion())
         return Completion(self._id, self._created, self._model, [choice], self._usage(result))
 
-    def _token(self, token: events.Token) -> Iterator[Completion]:
-        yield self._chunk(CompletionChoice(token.text))
+    def _token(self, text: str, told: int) -> Iterator[Completion]:
+        yield self._chunk(CompletionChoice(text, logprobs=self._logprobs.completion(told)))
 
     def _end(self, reason: FinishReason) -> Iterator[Completion]:
         yield self._chunk(CompletionChoice("", reason))

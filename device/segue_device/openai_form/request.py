@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -42,15 +41,12 @@ _NO_TOOLS = "Segue runs no tools; remove it"
 _NO_FORMATS = "Segue does not constrain the text; ask for it in the prompt"
 _NO_TUNING = "the model has no such setting; remove it"
 _TEXT_ONLY = "Segue's models write text only; remove it"
+_CHOSEN_ONLY = "only the chosen token's probability is known; ask for that alone"
 _ONE_ANSWER = "a request makes one answer; send several requests"
 
 
 def _new_id() -> str:
     return uuid.uuid4().hex
-
-
-def _new_seed() -> int:
-    return secrets.randbits(53)  # JavaScript reads it back exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +55,14 @@ class Outside:
 
     now_s: Callable[[], float] = time.time
     new_id: Callable[[], str] = _new_id
-    new_seed: Callable[[], int] = _new_seed
 
 
 @dataclass(frozen=True, slots=True)
 class FormRequest:
     """One request. Exactly one of `messages`, `prompt` and `prompt_token_ids` is there.
 
-    `max_tokens` None: as many as fit. `mode` None: the client's own choice.
+    `max_tokens` None: as many as fit. `mode` None: the client's. Without a seed
+    the client draws one.
     """
 
     sampling: Sampling
@@ -79,9 +75,10 @@ class FormRequest:
     credit_through: int | None = None
     stream: bool = False
     include_usage: bool = False
+    logprobs: bool = False
 
 
-def parse_chat(body: object, outside: Outside) -> FormRequest:
+def parse_chat(body: object) -> FormRequest:
     """The parameters of `chat.completions.create`.
 
     Raises InvalidRequest or Unsupported with the parameter in ``param``.
@@ -98,20 +95,22 @@ def parse_chat(body: object, outside: Outside) -> FormRequest:
         fields.only(name, (), _TEXT_ONLY)
     for name in ("reasoning_effort", "verbosity"):
         fields.only(name, (), _NO_TUNING)
-    fields.only("logprobs", (False,), "probabilities are not told; remove it")
-    fields.only("top_logprobs", (0,), "only the chosen token's probability is known; remove it")
-    return _finish(fields, outside, {"messages": messages})
+    logprobs = fields.flag("logprobs")
+    fields.only("top_logprobs", (0,), _CHOSEN_ONLY)
+    return _finish(fields, {"messages": messages}, logprobs)
 
 
-def parse_completion(body: object, outside: Outside) -> FormRequest:
+def parse_completion(body: object) -> FormRequest:
     """The parameters of `completions.create`; raises as :func:`parse_chat`."""
     fields = Fields(body)
     prompt = _prompt(fields.take("prompt"))
     fields.only("best_of", (1,), _ONE_ANSWER)
     fields.only("echo", (False,), "put the prompt before the answer yourself")
     fields.only("suffix", ("",), "Segue's models write forwards only; remove it")
-    fields.only("logprobs", (), "probabilities are not told; remove it")
-    return _finish(fields, outside, prompt)
+    logprobs = fields.take("logprobs")
+    if logprobs is not None and integer("logprobs", logprobs, 0, 5) > 0:
+        raise unsupported("logprobs", logprobs, _CHOSEN_ONLY + ", with 0")
+    return _finish(fields, prompt, logprobs is not None)
 
 
 def _prompt(value: Any) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _prompt(value: Any) -> dict[str, Any]:
     return {"prompt_token_ids": token_ids("prompt", prompts)}
 
 
-def _finish(fields: Fields, outside: Outside, prompt: Mapping[str, Any]) -> FormRequest:
+def _finish(fields: Fields, prompt: Mapping[str, Any], logprobs: bool) -> FormRequest:
     """What both kinds of request share."""
     stream = fields.flag("stream")
     segue = _Segue.parse(fields.take("segue"))
@@ -136,11 +135,12 @@ def _finish(fields: Fields, outside: Outside, prompt: Mapping[str, Any]) -> Form
         **prompt,
         model=fields.text("model") or "",
         max_tokens=_max_tokens(fields),
-        sampling=_sampling(fields, segue.sampling, outside),
+        sampling=_sampling(fields, segue.sampling),
         mode=segue.mode,
         credit_through=segue.credit_through,
         stream=stream,
         include_usage=_include_usage(fields, stream),
+        logprobs=logprobs,
     )
     fields.only("n", (1,), _ONE_ANSWER)
     fields.ignore(_BOOKKEEPING)
@@ -170,7 +170,7 @@ def _include_usage(fields: Fields, stream: bool) -> bool:
     return include
 
 
-def _sampling(fields: Fields, extra: Mapping[str, Any], outside: Outside) -> Sampling:
+def _sampling(fields: Fields, extra: Mapping[str, Any]) -> Sampling:
     seed = fields.integer("seed", -(2**63))
     return Sampling(
         temperature=fields.number("temperature", 1.0),
@@ -179,7 +179,7 @@ def _sampling(fields: Fields, extra: Mapping[str, Any], outside: Outside) -> Sam
         frequency_penalty=fields.number("frequency_penalty", 0.0),
         logit_bias=_logit_bias(fields.take("logit_bias")),
         # OpenAI's seeds have a sign, Segue's the same 64 bits without one.
-        seed=outside.new_seed() if seed is None else seed % 2**64,
+        seed=None if seed is None else seed % 2**64,
         stop=_stop(fields.take("stop")),
         **extra,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
@@ -66,7 +66,7 @@ class ChatCompletions:
     """As :class:`AsyncChatCompletions`."""
 
     _opened: Opened
-    _outside: Outside
+    _outside: Outside = field(default_factory=Outside)
 
     @overload
     def create(
@@ -93,7 +93,7 @@ class Completions:
     """As :class:`AsyncCompletions`."""
 
     _opened: Opened
-    _outside: Outside
+    _outside: Outside = field(default_factory=Outside)
 
     @overload
     def create(self, *, stream: Literal[True], **parameters: Any) -> ChunkStream[Completion]: ...

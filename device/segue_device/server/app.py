@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from segue_device.client import AsyncClient
 from segue_device.openai_form.answers import Model, ModelList
+from segue_device.openai_form.client import vocabulary_of
 from segue_device.openai_form.forms import ChatForm, CompletionForm
 from segue_device.openai_form.request import Outside, parse_chat, parse_completion
 from segue_device.server.answering import AnswerResponse
@@ -97,18 +98,21 @@ class _Service:
         self._client = client
         self._models = {name: Model(name, int(outside.now_s())) for name in names}
         self._default = names[0]
+        self._vocabulary = vocabulary_of(client)
         self._turns = turns
         self._max_body_bytes = max_body_bytes
         self._outside = outside
 
     async def chat(self, request: Request) -> Response:
-        asked = parse_chat(await self._body(request), self._outside)
-        form = ChatForm(asked, self._outside, model=self._named(asked.model).id)
+        asked = parse_chat(await self._body(request))
+        model = self._named(asked.model).id
+        form = ChatForm(asked, self._outside, model=model, vocabulary=self._vocabulary)
         return AnswerResponse(self._client, self._turns, form, prompt_param="messages")
 
     async def completion(self, request: Request) -> Response:
-        asked = parse_completion(await self._body(request), self._outside)
-        form = CompletionForm(asked, self._outside, model=self._named(asked.model).id)
+        asked = parse_completion(await self._body(request))
+        model = self._named(asked.model).id
+        form = CompletionForm(asked, self._outside, model=model, vocabulary=self._vocabulary)
         return AnswerResponse(self._client, self._turns, form, prompt_param="prompt")
 
     async def models(self, request: Request) -> Response:

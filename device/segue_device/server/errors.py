@@ -26,7 +26,7 @@ _STATUS = {
     errors.TransferError.code: 503,
     errors.DeadlineExceeded.code: 504,
 }
-_STATUS_BY_REASON = {"BODY_TOO_LARGE": 413, "ENGINE_BUSY": 429}
+_STATUS_BY_REASON = {"BODY_TOO_LARGE": 413, "ENGINE_BUSY": 429, "SUSPENDED": 503}
 
 # What programs written for OpenAI look for.
 _CODES = {
@@ -47,7 +47,7 @@ class HttpError:
     def of(cls, error: SegueError, *, param: str | None = None) -> HttpError:
         """`param` is the field at fault where the error names none."""
         status = _STATUS_BY_REASON.get(error.reason) or _STATUS.get(error.code, 500)
-        retryable = error.retryable or status == 429
+        retryable = error.retryable or status in (429, 503)
         # The openai package tries again after 409, 429 and 5xx unless told not to.
         headers = {"x-should-retry": "true" if retryable else "false"}
         if error.retry_after_s is not None or status == 429:
