@@ -15,6 +15,7 @@ from segue_device.conditions import DeviceConditions, Privacy
 from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
 from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
+from segue_device.openai_form.client import AsyncChat, AsyncCompletions
 from segue_device.pacing import Pacing
 from segue_device.prompts import Messages, Prompt, common_prefix, read_prompt
 from segue_device.request import AnswerRequest, require_fit
@@ -94,7 +95,22 @@ class AsyncClient:
         """The device's model, once it is loaded."""
         return self._model
 
+    @property
+    def mode(self) -> Mode:
+        """Where answers run that name no mode of their own."""
+        return self._mode
+
     # ---- answers
+
+    @property
+    def chat(self) -> AsyncChat:
+        """`chat.completions.create`, as in the openai package."""
+        return AsyncChat(self)
+
+    @property
+    def completions(self) -> AsyncCompletions:
+        """`completions.create`, as in the openai package."""
+        return AsyncCompletions(self)
 
     def stream(
         self,

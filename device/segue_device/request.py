@@ -99,10 +99,13 @@ def require_fit(max_tokens: int | None, prompt_tokens: int, device: DeviceModel 
     """
     if max_tokens is None:
         if device is None:
-            raise InvalidRequest("max_tokens is needed where no device model says what fits")
+            raise InvalidRequest(
+                "max_tokens is needed where no device model says what fits; pass it",
+                param="max_tokens",
+            )
         max_tokens = max(1, device.max_context_tokens - prompt_tokens)
     if max_tokens < 1:
-        raise InvalidRequest(f"max_tokens is {max_tokens}, expected at least 1")
+        raise InvalidRequest(f"max_tokens is {max_tokens}, expected at least 1", param="max_tokens")
     limit = device.max_context_tokens if device is not None else math.inf
     if prompt_tokens + max_tokens > limit:
         raise ContextTooLong(

@@ -14,6 +14,7 @@ from segue_device import events
 from segue_device.answer_stream import AnswerStream
 from segue_device.client import AsyncClient
 from segue_device.conditions import DeviceConditions
+from segue_device.openai_form.sync import Chat, Completions
 from segue_device.session import Session
 from segue_device.status import Preflight, Status
 from segue_protocol.errors import InvalidRequest
@@ -55,6 +56,16 @@ class Client:
         """As :meth:`AsyncClient.session`."""
         portal, client = self._open()
         return SyncSession(portal, client.session(**options))
+
+    @property
+    def chat(self) -> Chat:
+        """`chat.completions.create`, as in the openai package."""
+        return Chat(self._open)
+
+    @property
+    def completions(self) -> Completions:
+        """`completions.create`, as in the openai package."""
+        return Completions(self._open)
 
     def preflight(self, **prompt: Any) -> Preflight:
         """As :meth:`AsyncClient.preflight`."""

@@ -21,8 +21,9 @@
         └── ProtocolError         INTERNAL             the peer          no
 
 Anything raised while an answer is being read carries what was made so far in
-``partial`` (token ids). ``reason`` is a stable upper-case word for programs;
-the message names what is wrong, what was expected and what to do.
+``partial`` (token ids). ``reason`` is a stable upper-case word for programs,
+``param`` the name of the request's field at fault where there is one; the
+message names what is wrong, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -62,12 +63,18 @@ class SegueError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(
-        self, message: str, *, reason: str | None = None, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        retry_after_s: float | None = None,
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason or self.default_reason
         self.retry_after_s = retry_after_s
+        self.param = param
         self.partial: Sequence[int] = ()
 
 

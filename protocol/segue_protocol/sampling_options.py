@@ -51,24 +51,36 @@ class Sampling:
         Ids are checked against `vocab_size` when it is known.
         """
         if self.temperature != 0:
-            _require_within("temperature", self.temperature, MIN_TEMPERATURE, 100, "or 0 (argmax)")
+            _require_within(
+                "temperature", self.temperature, MIN_TEMPERATURE, 100, also=" or 0 (argmax)"
+            )
         _require_within("top_k", self.top_k, 0, 2**32 - 1)
         _require_within("top_p", self.top_p, 0, 1)
         if self.top_p == 0:
-            raise InvalidRequest("top_p is 0 and would keep no token; expected 0 < top_p <= 1")
+            raise InvalidRequest(
+                "top_p is 0 and would keep no token; expected 0 < top_p <= 1", param="top_p"
+            )
         _require_within("min_p", self.min_p, 0, 1)
         _require_within("repetition_penalty", self.repetition_penalty, 0.01, 100)
         _require_within("presence_penalty", self.presence_penalty, -2, 2)
         _require_within("frequency_penalty", self.frequency_penalty, -2, 2)
         _require_within("seed", self.seed or 0, 0, 2**64 - 1)
-        _require_within("number of logit_bias entries", len(self.logit_bias), 0, MAX_BIASES)
+        _require_within(
+            "logit_bias", len(self.logit_bias), 0, MAX_BIASES, "number of logit_bias entries"
+        )
         for token_id, bias in self.logit_bias.items():
-            _require_within(f"logit_bias of token {token_id}", bias, -100, 100)
-        _require_within("number of stop token ids", len(self.stop_token_ids), 0, MAX_STOP_TOKEN_IDS)
+            _require_within("logit_bias", bias, -100, 100, f"logit_bias of token {token_id}")
+        stop_ids = len(self.stop_token_ids)
+        _require_within(
+            "stop_token_ids", stop_ids, 0, MAX_STOP_TOKEN_IDS, "number of stop token ids"
+        )
         largest_id = 2**32 - 1 if vocab_size is None else vocab_size - 1
-        for what, ids in (("logit_bias", self.logit_bias), ("stop_token_ids", self.stop_token_ids)):
+        for param, ids in (
+            ("logit_bias", self.logit_bias),
+            ("stop_token_ids", self.stop_token_ids),
+        ):
             for token_id in ids:
-                _require_within(f"token id in {what}", token_id, 0, largest_id)
+                _require_within(param, token_id, 0, largest_id, f"token id in {param}")
         validate_stops(self.stop)
 
     def to_wire(self) -> public.Sampling:
@@ -109,14 +121,17 @@ class Sampling:
 
 def validate_stops(stops: tuple[str, ...]) -> None:
     """Raise InvalidRequest on too many stop strings, an empty or an overlong one."""
-    _require_within("number of stop strings", len(stops), 0, MAX_STOPS)
+    _require_within("stop", len(stops), 0, MAX_STOPS, "number of stop strings")
     for stop in stops:
-        _require_within("length of a stop string", len(stop), 1, MAX_STOP_CHARACTERS)
+        _require_within("stop", len(stop), 1, MAX_STOP_CHARACTERS, "length of a stop string")
 
 
-def _require_within(what: str, value: float, low: float, high: float, also: str = "") -> None:
-    """NaN lies in no interval, so it is refused here as well."""
+def _require_within(
+    param: str, value: float, low: float, high: float, what: str | None = None, also: str = ""
+) -> None:
+    """`what` names the figure, if it is not `param` itself. NaN lies in no interval."""
     if not (low <= value <= high) or not math.isfinite(value):
         raise InvalidRequest(
-            f"{what} is {value}, expected {low} to {high}{also and ' ' + also}; correct the request"
+            f"{what or param} is {value}, expected {low} to {high}{also}; correct the request",
+            param=param,
         )

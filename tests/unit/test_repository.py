@@ -6,6 +6,7 @@ import ast
 import filecmp
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,21 @@ def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> N
                 names = [node.module or ""]
             found = {name.split(".")[0] for name in names} & forbidden
             assert not found, f"{path} imports {found}"
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_server_without_its_extra_names_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from segue_protocol.errors import Unsupported\n"
+        "try:\n    import segue_device.server\n"
+        "except Unsupported as error:\n    print(error.message)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert package in out.stdout
+    assert 'pip install "segue-device[server]"' in out.stdout
 
 
 def test_public_names_are_sorted() -> None:
