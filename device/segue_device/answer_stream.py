@@ -105,9 +105,12 @@ class AnswerStream:
 
     async def _run(self, generation: Generation) -> None:
         try:
-            self._result = await generation.run()
-            self._on_result(self._result)
-            self._put.send_nowait(events.Done(self._result))
+            # A cancelled app leaves by `cancel`, which also tells the cloud; that takes
+            # a moment, and no longer than an answer's end ever does.
+            with anyio.CancelScope(shield=True):
+                result = self._result = await generation.run()
+                self._on_result(result)
+                self._put.send_nowait(events.Done(result))
         except SegueError as error:
             self._error = error
         finally:
@@ -120,6 +123,7 @@ class AnswerStream:
 
     def raw(self) -> AsyncIterator[events.Event]:
         """The events as they happen: from now on nothing is paced."""
+        self._pacing = Pacing.off()
         if self._generation is not None:
             self._generation.stop_pacing()
         return self._iterate()

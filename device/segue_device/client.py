@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
-import secrets
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from segue_device.answer_stream import AnswerStream
 from segue_device.budgets import Budgets
+from segue_device.compose import (
+    random_seed,
+    request_for,
+    situation_of,
+    text_stream,
+    with_seed,
+)
 from segue_device.conditions import DeviceConditions, Privacy
 from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
-from segue_device.modes import Mode, Plan, Situation, cloud_forbidden_by_user, plan
+from segue_device.modes import Mode, cloud_forbidden_by_user, plan
 from segue_device.openai_form.client import AsyncChat, AsyncCompletions
 from segue_device.pacing import Pacing
-from segue_device.prompts import Messages, Prompt, common_prefix, read_prompt
-from segue_device.request import AnswerRequest, require_fit
+from segue_device.prompts import Messages, common_prefix, read_prompt
+from segue_device.request import require_fit
 from segue_device.running import RunningAnswers
 from segue_device.session import Session
 from segue_device.status import Preflight, SideStatus, Status, preflight, survey
@@ -26,11 +30,6 @@ from segue_device.transports.addresses import transport_for
 from segue_device.transports.base import Transport
 from segue_protocol.errors import InvalidRequest, Unsupported
 from segue_protocol.sampling_options import Sampling
-from segue_protocol.text import TextStream
-
-
-def _random_seed() -> int:
-    return secrets.randbits(64)
 
 
 class AsyncClient:
@@ -43,7 +42,7 @@ class AsyncClient:
     `reuse_kv` a prompt that begins like the turn before (a conversation) is
     prefilled only from where it differs. `insecure` allows plain text to a
     cloud that is not on this machine. `draw_seed` gives an answer that is sampled
-    without a seed its own, in 64 bits.
+    without a seed its own.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class AsyncClient:
         privacy: Privacy | None = None,
         reuse_kv: bool = True,
         insecure: bool = False,
-        draw_seed: Callable[[], int] = _random_seed,
+        draw_seed: Callable[[], int] = random_seed,
     ) -> None:
         if cloud is None and model is None:
             raise InvalidRequest("a client needs a cloud, a device model, or both")
@@ -140,29 +139,37 @@ class AsyncClient:
         ContextTooLong or Unsupported before anything is sent.
         """
         asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
-        match = self._match(asked)
-        chosen = plan(
-            self._mode if mode is None else Mode.of(mode),
-            self._situation(asked, match, ttft_target_s),
+        match = self._model.match(asked.ids) if self._model and self._reuse_kv else Match()
+        situation = situation_of(
+            asked,
+            match,
+            self._model,
+            has_cloud=self._cloud is not None,
+            upload_history=self._privacy.upload_history,
+            device_spared=self._running.conditions.reason,
+            ttft_target_s=ttft_target_s,
         )
+        chosen = plan(self._mode if mode is None else Mode.of(mode), situation)
         device = self._model if chosen.device else None
-        request = self._request(
+        request = request_for(
             asked,
             match if device is not None else Match(),
             chosen,
-            sampling=sampling or Sampling(),
+            self._model,
+            sampling=with_seed(sampling or Sampling(), self._draw_seed),
             max_tokens=require_fit(max_tokens, len(asked.ids), device),
             credit_through=credit_through,
+            upload_history=self._privacy.upload_history,
             logprobs=logprobs,
             budgets=budgets or self._budgets,
-            model=model,
+            cloud_model=model,
         )
         return AnswerStream(
             request,
             self._running,
             runner=device.runner if device is not None else None,
             transport=self._open_cloud() if chosen.cloud else None,
-            text=self._text_stream(request),
+            text=text_stream(self._model, request.sampling),
             pacing=pacing or self._pacing,
             on_result=on_result,
         )
@@ -265,67 +272,3 @@ class AsyncClient:
             assert isinstance(self._cloud, str)
             self._transport = transport_for(self._cloud, insecure=self._insecure)
         return self._transport
-
-    def _match(self, asked: Prompt) -> Match:
-        if self._model is None or not self._reuse_kv:
-            return Match()
-        return self._model.match(asked.ids)
-
-    def _situation(self, asked: Prompt, match: Match, target_s: float | None) -> Situation:
-        forbidden = cloud_forbidden_by_user()
-        if forbidden is None and asked.has_history and not self._privacy.upload_history:
-            forbidden = "the history of this conversation may not be uploaded"
-        quick = False
-        if self._model is not None and target_s is not None:
-            profile = self._model.profile
-            first_token_s = profile.prefill_left_s(len(asked.ids), match.tokens) + profile.decode_s
-            quick = first_token_s <= target_s
-        return Situation(
-            has_device=self._model is not None,
-            has_cloud=self._cloud is not None,
-            cloud_forbidden=forbidden,
-            device_spared=self._running.conditions.reason,
-            device_is_quick=quick,
-        )
-
-    def _request(
-        self,
-        asked: Prompt,
-        match: Match,
-        chosen: Plan,
-        *,
-        sampling: Sampling,
-        max_tokens: int,
-        credit_through: int | None,
-        **options: Any,
-    ) -> AnswerRequest:
-        model = self._model
-        sampling.validate(model.identity.vocab_size if model is not None else None)
-        stop_ids = {*sampling.stop_token_ids, *(model.identity.stop_token_ids if model else ())}
-        alone = not (chosen.device and chosen.cloud) or chosen.standby
-        return AnswerRequest(
-            request_id=str(uuid.uuid4()),
-            prompt_ids=asked.ids,
-            text=asked.text,
-            messages=asked.messages,
-            sampling=dataclasses.replace(
-                sampling,
-                stop_token_ids=tuple(sorted(stop_ids)),
-                seed=self._draw_seed() if sampling.seed is None else sampling.seed,
-            ),
-            max_tokens=max_tokens,
-            identity=model.identity if model is not None else None,
-            profile=model.profile if model is not None else None,
-            credit_through=max_tokens if alone else credit_through,
-            cached_tokens=match.tokens,
-            cached_cells=match.cells,
-            device_standby=chosen.standby,
-            placement_reason=chosen.reason,
-            upload_history=self._privacy.upload_history,
-            **options,
-        )
-
-    def _text_stream(self, request: AnswerRequest) -> TextStream | None:
-        """Text of one answer; None when it comes from the cloud, or there is none."""
-        vocabulary = self._model.vocabulary if self._model is not None else None
-        return TextStream(vocabulary, request.sampling.stop) if vocabulary is not None else None

@@ -40,6 +40,9 @@ def read_prompt(
         raise InvalidRequest("the prompt is empty; expected at least one token or message")
     if prompt_token_ids is not None:
         return Prompt(ids=_checked(model, prompt_token_ids))
+    texts = [prompt] if prompt is not None else [_field(each, "content") for each in messages or ()]
+    for text in texts:
+        _require_unicode(text)
     has_history = any(message.get("role") == "assistant" for message in messages or ())
     if model is None:
         pairs = tuple((_field(each, "role"), _field(each, "content")) for each in messages or ())
@@ -70,6 +73,16 @@ def _field(message: Mapping[str, str], key: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"a message has no text under {key!r}; expected role and content")
     return value
+
+
+def _require_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the prompt holds half of a surrogate pair at character {error.start}, which is no "
+            "text; repair it where the string was cut"
+        ) from None
 
 
 def _checked(model: DeviceModel | None, ids: Sequence[int]) -> Sequence[int]:

@@ -28,6 +28,7 @@ class Client:
         self._held = ExitStack()
         self._portal: BlockingPortal | None = None
         self._client: AsyncClient | None = None
+        self._entered: set[SyncAnswer] = set()  # and not left, so that closing ends them
 
     def __enter__(self) -> Client:
         with ExitStack() as opening:
@@ -45,17 +46,19 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         self._portal = self._client = None
+        for answer in list(self._entered):
+            answer.__exit__(None, None, None)
         self._held.close()
 
     def stream(self, **request: Any) -> SyncAnswer:
         """As :meth:`AsyncClient.stream`. Raises InvalidRequest outside a `with` block."""
         portal, client = self._open()
-        return SyncAnswer(portal, portal.call(partial(client.stream, **request)))
+        return SyncAnswer(portal, portal.call(partial(client.stream, **request)), self._entered)
 
     def session(self, **options: Any) -> SyncSession:
         """As :meth:`AsyncClient.session`."""
         portal, client = self._open()
-        return SyncSession(portal, client.session(**options))
+        return SyncSession(portal, client.session(**options), self._entered)
 
     @property
     def chat(self) -> Chat:
@@ -106,9 +109,10 @@ class Client:
 class SyncSession:
     """A :class:`~segue_device.session.Session` without `async`."""
 
-    def __init__(self, portal: BlockingPortal, session: Session) -> None:
+    def __init__(self, portal: BlockingPortal, session: Session, entered: set[SyncAnswer]) -> None:
         self._portal = portal
         self._session = session
+        self._entered = entered
 
     @property
     def messages(self) -> Sequence[Mapping[str, str]]:
@@ -117,21 +121,24 @@ class SyncSession:
 
     def stream(self, text: str, **options: Any) -> SyncAnswer:
         """The next turn: the user says `text`."""
-        return SyncAnswer(
-            self._portal, self._portal.call(partial(self._session.stream, text, **options))
-        )
+        stream = self._portal.call(partial(self._session.stream, text, **options))
+        return SyncAnswer(self._portal, stream, self._entered)
 
 
 class SyncAnswer:
     """One answer: a single-use context manager and iterator of events."""
 
-    def __init__(self, portal: BlockingPortal, stream: AnswerStream) -> None:
+    def __init__(
+        self, portal: BlockingPortal, stream: AnswerStream, entered: set[SyncAnswer]
+    ) -> None:
         self._portal = portal
         self._stream = stream
+        self._entered = entered
         self._held = ExitStack()
 
     def __enter__(self) -> SyncAnswer:
         self._held.enter_context(self._portal.wrap_async_context_manager(self._stream))
+        self._entered.add(self)
         return self
 
     def __exit__(
@@ -140,6 +147,7 @@ class SyncAnswer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._entered.discard(self)
         self._held.close()
 
     def __iter__(self) -> Iterator[events.Event]:

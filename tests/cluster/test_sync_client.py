@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from demos.cluster import Cluster
-from segue_device import Client, Done, FinishReason, Sampling, Takeover, Token
+from segue_device import Client, DeviceConditions, Done, FinishReason, Sampling, Takeover, Token
 from segue_protocol.errors import InvalidRequest
 from tests.processes import device_model
 
@@ -51,6 +51,29 @@ def test_leaving_early_frees_the_engine() -> None:
         for _ in range(2):
             with client.stream(messages=MESSAGES, max_tokens=2000, sampling=SAMPLING) as answer:
                 next(iter(answer))
+
+
+def test_closing_the_client_ends_an_answer_that_was_not_left() -> None:
+    with Client(model=device_model()) as client:
+        answer = client.stream(messages=MESSAGES, max_tokens=2000, sampling=SAMPLING).__enter__()
+        next(iter(answer))
+
+
+def test_a_conversation_and_questions_without_async(cluster: Cluster) -> None:
+    with Client(cloud=cluster.address, model=device_model()) as client:
+        status = client.status()
+        assert (status.device.ready, status.cloud.ready, status.split.ready) == (True,) * 3
+        assert client.preflight(messages=MESSAGES, max_tokens=10).fits
+        session = client.session(max_tokens=8, sampling=SAMPLING)
+        for text in ("Hello.", "And then?"):
+            with session.stream(text) as answer:
+                raw = "".join(each.text for each in answer.raw() if isinstance(each, Token))
+            assert session.messages[-1] == {"role": "assistant", "content": raw}
+        client.set_conditions(DeviceConditions(too_hot=True))
+        client.suspend()
+        client.resume()
+        with client.stream(messages=MESSAGES, max_tokens=8, sampling=SAMPLING) as answer:
+            assert answer.final().usage.device_tokens == 0
 
 
 def test_errors_are_those_of_the_async_client() -> None:
