@@ -28,6 +28,7 @@ from segue_protocol.wire import public
 
 # From the last token absorbed to the first one made; the tuner's delta.
 HANDOVER_S = 0.02
+MIN_WAIT_S = 1e-6
 
 
 class Answer:
@@ -190,8 +191,12 @@ class Answer:
     # ---- credit
 
     def extend_credit(self) -> None:
-        """Ask for more cloud tokens if this device will be late."""
-        helping = self.state in (DeviceState.CLOUD, DeviceState.CATCHING_UP) and self.cloud_alive
+        """Ask for more cloud tokens if this device will be late.
+
+        Not once its prefill is done: it is ready before another token could come,
+        and would go on waiting for one after the other.
+        """
+        helping = self.state is DeviceState.CLOUD and self.cloud_alive
         if not helping or self.rests or self.request.credit_through is not None:
             return  # a credit set by the app is not changed
         through = next_credit(self._credit_view())
@@ -239,5 +244,6 @@ class Answer:
     async def wait(self, seconds: float | None = None) -> None:
         """Until something changes, `seconds` at most."""
         changed = self._changed
-        with anyio.move_on_after(seconds):
+        # A rest that rounding leaves must not make the caller spin.
+        with anyio.move_on_after(None if seconds is None else max(seconds, MIN_WAIT_S)):
             await changed.wait()

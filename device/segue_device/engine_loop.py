@@ -16,7 +16,8 @@ from segue_protocol.prefix import prefix_hash
 from segue_protocol.sampling import sample
 from segue_protocol.wire import public
 
-# A caught-up device gives a cloud that owes tokens this long, or two intervals.
+# A caught-up device gives a cloud that owes tokens this long, or two intervals, while
+# there is something to show; after that, no longer than a token of its own would take.
 MIN_PATIENCE_S = 0.2
 
 
@@ -77,8 +78,12 @@ class EngineLoop:
             over=answer.over,
             paused=answer.suspended or (answer.rests and answer.cloud_alive),
             silence_s=anyio.current_time() - answer.last_cloud_s,
-            patience_s=max(MIN_PATIENCE_S, 2 * answer.show_interval_s),
+            patience_s=self._patience_s(),
         )
+
+    def _patience_s(self) -> float:
+        interval_s = self._answer.show_interval_s
+        return max(MIN_PATIENCE_S, 2 * interval_s) if self._answer.display.backlog else interval_s
 
     async def _wait(self, view: View) -> None:
         await self._answer.wait(wait_s(view))
