@@ -43,7 +43,7 @@ def profile(
         engine = load_engine(model)
     key = ProfileKey.of(engine, {})
     context = engine.capabilities.max_context_tokens
-    with terminal.progress("measuring") as advance:
+    with terminal.progress() as advance:
         found = anyio.run(_measure, engine, seconds, advance)
     path = store_profile(key, found.profile)
     if as_json:
@@ -61,7 +61,7 @@ async def _measure(engine: Any, seconds: float, advance: Advance) -> Measurement
     runner = EngineRunner(engine)
     try:
         return await measure_profile(
-            runner, budget_s=seconds, on_progress=lambda done: advance(done, 1.0)
+            runner, budget_s=seconds, on_progress=lambda done: advance("measuring", done, 1.0)
         )
     finally:
         await runner.close()

@@ -19,8 +19,8 @@ from rich.console import Console
 # could rewrite the user's screen.
 _CONTROLS = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "\N{REPLACEMENT CHARACTER}")
 
-Advance = Callable[[float, float | None], None]
-"""Called with what is done, and of how much (None: not known)."""
+Advance = Callable[[str, float, float | None], None]
+"""Called with what is worked on, how much is done, and of how much (None: not known)."""
 
 
 class Terminal:
@@ -60,10 +60,10 @@ class Terminal:
             yield
 
     @contextmanager
-    def progress(self, what: str, *, in_bytes: bool = False) -> Iterator[Advance]:
+    def progress(self, *, in_bytes: bool = False) -> Iterator[Advance]:
         """A bar for work that can tell how far it is; on a terminal only."""
         if not self.err.is_terminal:
-            yield lambda done, total: None
+            yield lambda what, done, total: None
             return
         from rich import progress
 
@@ -72,5 +72,7 @@ class Terminal:
             columns += [progress.DownloadColumn(), progress.TransferSpeedColumn()]
         columns.append(progress.TimeRemainingColumn())
         with progress.Progress(*columns, console=self.err, transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task("", total=None)
+            yield lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total
+            )
