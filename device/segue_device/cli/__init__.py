@@ -15,8 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from segue_device.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "typer"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("rich", "typer"):
             raise
-        print(f'error: segue needs {error.name}; pip install "segue-device[cli]"', file=sys.stderr)
+        print(f'error: segue needs {package}; pip install "segue-device[cli]"', file=sys.stderr)
         sys.exit(2)
     app(arguments, prog_name="segue")

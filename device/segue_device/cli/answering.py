@@ -53,7 +53,7 @@ def stream_answer(
         with client.stream(**request) as answer, cancelled_by_interrupt(answer.cancel):
             for event in answer:
                 if isinstance(event, events.Token) and event.text:
-                    terminal.write(event.text, TINTS[event.source] if marked else None)
+                    terminal.write(event.text, TINTS[event.source] if marked else "")
                     line_is_open = not event.text.endswith("\n")
                 elif isinstance(event, events.Takeover) and marked and event.index:
                     terminal.write(TAKEOVER_MARK, "bold")

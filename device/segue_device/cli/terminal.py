@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 
 # Ends of lines and tabs are text; any other control character in an answer
 # could rewrite the user's screen.
@@ -33,22 +34,21 @@ class Terminal:
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(highlight=False, soft_wrap=True, stderr=True)
 
-    def write(self, text: str, style: str | None = None) -> None:
-        """A piece of an answer, as it is where nobody looks, printable on a screen."""
-        shown = text.translate(_CONTROLS) if self.out.is_terminal else text
-        self.out.out(shown, end="", style=style, highlight=False)
+    def write(self, text: str, style: str = "") -> None:
+        """A piece of a result."""
+        _put(self.out, text, style)
 
-    def line(self, text: str = "", style: str | None = None) -> None:
+    def line(self, text: str, style: str = "") -> None:
         """A line of a result."""
-        self.out.out(text, style=style, highlight=False)
-
-    def note(self, text: str, style: str = "dim") -> None:
-        """A line beside the result."""
-        self.err.out(text, style=style, highlight=False)
+        _put(self.out, f"{text}\n", style)
 
     def json(self, value: Any) -> None:
         """A result for programs, on one line."""
-        self.out.out(json.dumps(value, ensure_ascii=False, allow_nan=False), highlight=False)
+        self.line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """A line beside the result."""
+        _put(self.err, f"{text}\n", style)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -76,3 +76,13 @@ class Terminal:
             yield lambda what, done, total: bar.update(
                 task, description=what, completed=done, total=total
             )
+
+
+def _put(console: Console, text: str, style: str) -> None:
+    """As it is where nobody looks; tinted, and nothing but text, on a screen."""
+    if not console.is_terminal:
+        console.file.write(text)
+        console.file.flush()
+        return
+    shown = Segment(text.translate(_CONTROLS), console.get_style(style))
+    console.print(Segments([shown]), end="")
