@@ -11,7 +11,6 @@ from segue_device.engines.base import Cancel
 from segue_device.engines.runner import Runner
 from segue_device.profile_fit import fit_prefill
 from segue_protocol.errors import ContextTooLong
-from segue_protocol.sampling import sample
 from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
 
@@ -138,6 +137,8 @@ async def _timed_prefills(
 
 async def _decode_s(runner: Runner, clock: Clock) -> float:
     """Seconds a token takes behind what is in the cache: logits, sampling, append."""
+    from segue_protocol.sampling import sample  # needs numpy, which an engine brings
+
     cancel, sampling = Cancel(), Sampling()
     first = len(runner.cells)
     steps_s = []

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
-from segue_device import Client, FinishReason, Pacing, Result, Sampling, Source, events
+from segue_device import Client, FinishReason, Pacing, Result, Source, SyncAnswer, events
 from segue_device.cli.terminal import Terminal
 
 # Sky blue and orange: told apart with any colour vision.
 TINTS = {Source.CLOUD: "color(74)", Source.DEVICE: "color(214)"}
 TAKEOVER_MARK = "|"
-
-Messages = Sequence[Mapping[str, str]]
 
 
 @contextmanager
@@ -32,25 +28,18 @@ def open_client(
         yield client
 
 
-def sampling(*, seed: int | None, temperature: float) -> Sampling:
-    """The sampler's settings, with a seed drawn when none is given."""
-    return Sampling(seed=secrets.randbits(63) if seed is None else seed, temperature=temperature)
-
-
-def stream_answer(
-    client: Client, request: Mapping[str, Any], terminal: Terminal, *, tinted: bool = False
-) -> Result:
+def stream_answer(answer: SyncAnswer, terminal: Terminal, *, tinted: bool = False) -> Result:
     """Write one answer to stdout as it comes; what happened beside it goes to stderr.
 
     `tinted` shows who wrote: a tint each, and a mark at the takeover, on a
-    terminal only. Ctrl-C cancels the answer, which then ends as CANCELLED; the
-    rest is as :meth:`segue_device.Client.stream`.
+    terminal only. Ctrl-C cancels the answer, which then ends as CANCELLED.
+    Raises the answer's error.
     """
     marked = tinted and terminal.out.is_terminal
     notes: list[str] = []
     line_is_open = False
     try:
-        with client.stream(**request) as answer, cancelled_by_interrupt(answer.cancel):
+        with answer, cancelled_by_interrupt(answer.cancel):
             for event in answer:
                 if isinstance(event, events.Token) and event.text:
                     terminal.write(event.text, TINTS[event.source] if marked else "")
@@ -67,9 +56,9 @@ def stream_answer(
             terminal.note(note)
 
 
-def collect_answer(client: Client, request: Mapping[str, Any]) -> Result:
+def collect_answer(answer: SyncAnswer) -> Result:
     """One answer without a word on the way; Ctrl-C as in :func:`stream_answer`."""
-    with client.stream(**request) as answer, cancelled_by_interrupt(answer.cancel):
+    with answer, cancelled_by_interrupt(answer.cancel):
         return answer.final()
 
 
@@ -107,7 +96,9 @@ def summary(result: Result) -> str:
         who = f"{cloud} tokens from the cloud, then {device} from the device"
     else:
         who = f"{cloud or device} tokens from the {'cloud' if cloud else 'device'}"
-    parts = [who]
+    parts = [who, f"prompt of {usage.prompt_tokens}"]
+    if usage.cached_tokens:
+        parts[-1] += f", {usage.cached_tokens} of them kept from the turn before"
     if timings.ttft_s is not None:
         parts.append(f"first token after {timings.ttft_s:.2f} s")
     if timings.tpot_s is not None:

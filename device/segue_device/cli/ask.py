@@ -14,7 +14,7 @@ from segue_device.cli.terminal import Terminal
 from segue_device.modes import Mode
 
 if TYPE_CHECKING:
-    from segue_device import Result, Sampling
+    from segue_device import Result
 
 Question = Annotated[
     str, typer.Argument(help="The question; - reads it from stdin.", show_default=False)
@@ -36,7 +36,7 @@ def ask(
     as_json: options.Json = False,
 ) -> None:
     """Ask one question and stream the answer."""
-    from segue_device import FinishReason
+    from segue_device import FinishReason, Sampling
     from segue_device.cli import answering
 
     terminal = Terminal()
@@ -44,34 +44,33 @@ def ask(
     if not text.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     messages = [{"role": "system", "content": system}] if system else []
-    sampling = answering.sampling(seed=seed, temperature=temperature)
-    request = {
-        "messages": [*messages, {"role": "user", "content": text}],
-        "max_tokens": max_tokens,
-        "sampling": sampling,
-        "mode": mode,
-    }
     with answering.open_client(
         terminal, model, cloud=cloud, insecure=insecure, unpaced=unpaced
     ) as client:
+        answer = client.stream(
+            messages=[*messages, {"role": "user", "content": text}],
+            max_tokens=max_tokens,
+            sampling=Sampling(temperature=temperature, seed=seed),
+            mode=mode,
+        )
         if as_json:
-            result = answering.collect_answer(client, request)
-            terminal.json(_as_json(result, sampling))
+            result = answering.collect_answer(answer)
+            terminal.json(_as_json(result))
         else:
-            result = answering.stream_answer(client, request, terminal)
+            result = answering.stream_answer(answer, terminal)
             terminal.note(answering.summary(result))
     if result.finish_reason is FinishReason.CANCELLED:
         raise typer.Exit(INTERRUPTED)
 
 
-def _as_json(result: Result, sampling: Sampling) -> dict[str, Any]:
+def _as_json(result: Result) -> dict[str, Any]:
     """The answer with its figures; times in seconds from the request."""
     timings = result.timings
     return {
         "text": result.text,
         "token_ids": list(result.token_ids),
         "finish_reason": result.finish_reason.value,
-        "seed": sampling.seed,
+        "seed": result.seed,
         "usage": dataclasses.asdict(result.usage),
         "takeover_index": result.takeover_index,
         "ttft_s": timings.ttft_s,

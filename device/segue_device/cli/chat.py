@@ -39,37 +39,37 @@ def chat(
     insecure: options.Insecure = False,
 ) -> None:
     """Talk with the model; a turn prefills only what is new."""
+    from segue_device import Sampling
     from segue_device.cli import answering
 
     terminal = Terminal()
     settings = {
+        "system": system,
         "max_tokens": max_tokens,
-        "sampling": answering.sampling(seed=seed, temperature=temperature),
+        "sampling": Sampling(temperature=temperature, seed=seed),
         "mode": mode,
     }
     with answering.open_client(
         terminal, model, cloud=cloud, insecure=insecure, unpaced=unpaced
     ) as client:
-        failed = Conversation(client, terminal, system, settings).run()
+        failed = Conversation(client, terminal, settings).run()
     if failed and not sys.stdin.isatty():
         raise typer.Exit(ERROR)
 
 
 @dataclass
 class Conversation:
-    """The messages so far, and what their answers were like."""
+    """One session after another, and what their answers were like."""
 
     client: Client
     terminal: Terminal
-    system: str | None
     settings: dict[str, Any]
-    messages: list[dict[str, str]] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     failed: bool = False
 
     def run(self) -> bool:
         """Read and answer until the end; whether an answer failed."""
-        self._reset()
+        self._session = self.client.session(**self.settings)
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  (gives input() a line editor)
@@ -99,7 +99,7 @@ class Conversation:
 
     def _obey(self, command: str) -> None:
         if command == "/reset":
-            self._reset()
+            self._session = self.client.session(**self.settings)
             self.terminal.note("a new conversation")
         elif command == "/stats":
             self.terminal.note(_stats(self.results))
@@ -108,23 +108,17 @@ class Conversation:
         else:
             self.terminal.note(f"there is no {command}; /help lists the commands")
 
-    def _reset(self) -> None:
-        self.messages = [{"role": "system", "content": self.system}] if self.system else []
-
-    def _answer(self, question: str) -> None:
-        """One turn. A turn that failed is forgotten; one that was cut short is not."""
+    def _answer(self, text: str) -> None:
+        """One turn. A turn that failed is not part of the conversation."""
         from segue_device.cli import answering
 
-        self.messages.append({"role": "user", "content": question})
-        request = {**self.settings, "messages": self.messages}
         try:
-            result = answering.stream_answer(self.client, request, self.terminal, tinted=True)
+            answer = self._session.stream(text)
+            result = answering.stream_answer(answer, self.terminal, tinted=True)
         except SegueError as error:
-            self.messages.pop()
             self.failed = True
             report(error.message)
             return
-        self.messages.append({"role": "assistant", "content": result.text})
         self.results.append(result)
         self.terminal.note(answering.summary(result))
 

@@ -15,7 +15,7 @@ import anyio
 
 from segue_device import AsyncClient, DeviceModel, Mode
 from segue_device.engines.manifest import Manifest
-from segue_device.modes import Plan, cloud_is_forbidden, plan
+from segue_device.modes import Situation, cloud_forbidden_by_user, plan
 from segue_device.transports.addresses import transport_for
 from segue_protocol.errors import DeadlineExceeded, NotFound, SegueError, Unsupported
 from segue_protocol.identity import ModelIdentity, compare, exactness_level
@@ -29,11 +29,12 @@ _WEIGHTS = ("*.onnx", "*.onnx.data", "*.gguf")
 _CACHE_BYTES_PER_NUMBER = 4
 _GIB = 1 << 30
 
+# By a plan's device, cloud and standby.
 _WRITERS = {
-    Plan(device=True, cloud=True): "cloud, then device",
-    Plan(device=True, cloud=True, standby=True): "cloud, device in reserve",
-    Plan(device=True, cloud=False): "device alone",
-    Plan(device=False, cloud=True): "cloud alone",
+    (True, True, False): "cloud, then device",
+    (True, True, True): "cloud, device in reserve",
+    (True, False, False): "device alone",
+    (False, True, False): "cloud alone",
 }
 
 
@@ -230,14 +231,16 @@ def _modes(*, device: bool, cloud: bool) -> Finding:
     """Who would write in each mode; a failure when nobody would in any."""
     by_writer: dict[str, list[str]] = {}
     refused = ""
+    situation = Situation(device, cloud, cloud_forbidden=cloud_forbidden_by_user())
     for mode in Mode:
         try:
-            found = plan(mode, has_device=device, has_cloud=cloud, forbidden=cloud_is_forbidden())
+            found = plan(mode, situation)
         except Unsupported as error:
             refused = error.message
             by_writer.setdefault("not to be had", []).append(mode.value)
         else:
-            by_writer.setdefault(_WRITERS[found], []).append(mode.value)
+            writer = _WRITERS[found.device, found.cloud, found.standby]
+            by_writer.setdefault(writer, []).append(mode.value)
     detail = "; ".join(f"{writer}: {', '.join(names)}" for writer, names in by_writer.items())
     if set(by_writer) == {"not to be had"}:
         return Finding("modes", Status.FAIL, detail, refused)
