@@ -10,6 +10,7 @@ from segue_device.cli.check import check
 from segue_device.cli.convert import convert
 from segue_device.cli.profile import profile
 from segue_device.cli.pull import index, pull
+from segue_device.cli.serve import serve
 
 app = typer.Typer(
     help="Answers that start in the cloud and go on on this device.",
@@ -18,5 +19,5 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for command in (ask, chat, check, convert, index, profile, pull):
+for command in (ask, chat, check, convert, index, profile, pull, serve):
     app.command()(command)
