@@ -13,6 +13,7 @@ from segue_device.engines import Cancel, DeviceEngine, EngineRunner, load_engine
 from segue_device.engines.runner import Runner
 from segue_device.prefix_store import PrefixStore, leading_cells
 from segue_device.profile import measure_profile
+from segue_device.profile_store import ProfileKey, find_profile, store_profile
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.timeline import DeviceProfile
@@ -48,25 +49,35 @@ class DeviceModel:
         path: str | Path,
         *,
         profile: DeviceProfile | None = None,
+        keep_profile: bool = False,
         prefix_store: PrefixStore | str | Path | None = None,
         **options: Any,
     ) -> DeviceModel:
         """Load a converted model; `options` are those of its engine.
 
-        The profile is measured (a second or so) when it is not given.
-        `prefix_store` is a store or its directory, see `keep_prefix`. Raises
-        what :func:`segue_device.engines.load_engine` and the tokenizer raise.
+        A profile that is not given is the one stored for this model (by
+        ``segue profile``), else it is measured, in a second or so, and stored
+        if `keep_profile` says so. `prefix_store` is a store or its directory,
+        see `keep_prefix`. Raises what
+        :func:`segue_device.engines.load_engine` and the tokenizer raise, and
+        with `keep_profile` what :func:`segue_device.profile_store.store_profile`
+        raises.
         """
         engine, tokenizer = await anyio.to_thread.run_sync(_read, Path(path), options)
+        key = ProfileKey.of(engine, options)
         runner = EngineRunner(engine)
         try:
-            measured = profile or await measure_profile(runner)
+            profile = profile or await anyio.to_thread.run_sync(find_profile, key)
+            if profile is None:
+                profile = (await measure_profile(runner)).profile
+                if keep_profile:
+                    await anyio.to_thread.run_sync(store_profile, key, profile)
         except BaseException:
             await runner.close()
             raise
         if prefix_store is not None and not isinstance(prefix_store, PrefixStore):
             prefix_store = PrefixStore(prefix_store)
-        return cls(runner, measured, tokenizer.vocabulary, tokenizer, prefix_store)
+        return cls(runner, profile, tokenizer.vocabulary, tokenizer, prefix_store)
 
     @property
     def identity(self) -> ModelIdentity:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+from segue_device.cli import main
 from segue_device.convert import convert_to_gguf
-from segue_device.convert.__main__ import main
 from segue_device.convert.gguf_vocabulary import _WORDS
 from segue_device.engines import LlamaCppEngine
 from segue_device.engines.manifest import Manifest
@@ -234,8 +234,9 @@ def test_command_line(hf_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     out = tmp_path / "out"
     made = []
     for precision in ("int8", "int8", "fp32"):
-        arguments = [str(hf_dir), str(out), "--format", "gguf", "--precision", precision]
-        assert main(arguments) == 0
+        options = ["--format", "gguf", "--precision", precision]
+        with pytest.raises(SystemExit, match="0"):
+            main(["convert", str(hf_dir), str(out), *options])
         assert capsys.readouterr().out.strip() == str(out)
         made.append((out / "model.gguf").stat().st_ino)
     assert made[0] == made[1] != made[2]

@@ -6,8 +6,11 @@ tests/contract runs the real builder where its modules are installed.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -15,8 +18,10 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from segue_device.cli import main
+from segue_device.cli.convert import Precision
 from segue_device.convert import convert_to_onnx, to_onnx
-from segue_device.convert.__main__ import main
+from segue_device.convert.directory import PRECISIONS
 from segue_device.engines.manifest import Manifest
 from segue_protocol.errors import InvalidRequest, NotFound, Unsupported
 from segue_protocol.model_files import read_weights_digest
@@ -210,7 +215,24 @@ def test_refuses_a_sliding_window(tmp_path: Path) -> None:
 
 def test_command_line(source: Path, builds: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = source.parent / "out"
-    assert main([str(source), str(out), "--precision", "int8"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        main(["convert", str(source), str(out), "--precision", "int8"])
     assert capsys.readouterr().out.strip() == str(out)
-    assert main([str(source.parent / "nowhere"), str(out)]) == 1
-    assert "MODEL_FILE_MISSING" in capsys.readouterr().err
+    assert builds == ["int8"]
+    with pytest.raises(SystemExit, match="1"):
+        main(["convert", str(source.parent / "nowhere"), str(out)])
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "config.json is missing" in error
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", str(source), str(out), "--precision", "fp8"])
+
+
+def test_command_line_offers_every_precision() -> None:
+    assert get_args(Precision) == PRECISIONS
+
+
+def test_the_module_is_the_same_command(source: Path) -> None:
+    command = [sys.executable, "-m", "segue_device.convert", str(source), str(source), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "segue convert" in done.stdout

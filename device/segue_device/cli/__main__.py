@@ -1,0 +1,5 @@
+"""``python -m segue_device.cli``."""
+
+from segue_device.cli import main
+
+main()
