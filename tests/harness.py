@@ -32,6 +32,7 @@ from segue_device.transports.local import LocalTransport
 from segue_protocol.reference import STOP_ID, logits_from_state, reference_vocabulary, state_of
 from segue_protocol.sampling import sample
 from segue_protocol.text import TextStream
+from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.vocabulary import Vocabulary
 from segue_protocol.wire import private
 
@@ -115,6 +116,7 @@ async def reference_cloud(
     max_tokens: int = 512,
     step_s: float = 0.004,
     limits: GatewayLimits | None = None,
+    tokenizer: ChatTokenizer | None = None,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one prefill and one decode worker; checked to be idle at the end."""
     engine = ReferenceEngine()
@@ -140,7 +142,7 @@ async def reference_cloud(
                 link=link,
             )
         )
-    gateway = Gateway(membership, limits=limits)
+    gateway = Gateway(membership, limits=limits, tokenizer=tokenizer)
     loop = asyncio.create_task(batch.run())
     cloud = Cloud(gateway, membership, prefill, decode)
     try:
@@ -168,18 +170,26 @@ def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]
     return cost
 
 
-def _model(engine: ReferenceDeviceEngine, profile: DeviceProfile) -> DeviceModel:
+def _model(
+    engine: ReferenceDeviceEngine, profile: DeviceProfile, vocabulary: Vocabulary | None = None
+) -> DeviceModel:
     return DeviceModel(
-        InlineRunner(engine, device_cost(profile)), profile, vocabulary=reference_vocabulary()
+        InlineRunner(engine, device_cost(profile)),
+        profile,
+        vocabulary=vocabulary or reference_vocabulary(),
     )
 
 
 @asynccontextmanager
 async def reference_client(
-    transport: Transport | None, *, profile: DeviceProfile = PROFILE, **options: Any
+    transport: Transport | None,
+    *,
+    profile: DeviceProfile = PROFILE,
+    vocabulary: Vocabulary | None = None,
+    **options: Any,
 ) -> AsyncIterator[AsyncClient]:
     """A client with the reference engine, slowed to `profile` on the virtual clock."""
-    model = _model(ReferenceDeviceEngine(), profile)
+    model = _model(ReferenceDeviceEngine(), profile, vocabulary)
     async with AsyncClient(
         **{"cloud": transport, "model": model, "reuse_kv": False, **options}
     ) as client:
