@@ -42,7 +42,7 @@ class FaultyTransport:
         self._faults = chain(faults, repeat(afterwards))
         self.streams: list[FaultyStream] = []  # refused ones too
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         stream = FaultyStream(next(self._faults))
         self.streams.append(stream)
         await stream.connect(self._inner)

@@ -12,11 +12,11 @@ from segue_device import FinishReason, Mode, Token
 from segue_protocol.errors import Unavailable
 from segue_protocol.stubs.segue.v1.split_inference_pb2_grpc import SplitInferenceServiceStub
 from segue_protocol.wire import public
+from tests.byte_proxy import Proxy
 from tests.contract.transports import (
     PROFILE,
     PROMPT,
     SAMPLING,
-    Proxy,
     answer_of,
     error_of,
     every_kind,

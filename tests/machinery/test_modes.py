@@ -19,7 +19,7 @@ SAMPLING = Sampling(temperature=0.9, seed=2, logit_bias={256: -100.0})
 class ForbiddenTransport:
     """Nobody may open this."""
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         raise AssertionError("the cloud was asked")
 
     async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:

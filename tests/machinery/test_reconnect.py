@@ -100,7 +100,7 @@ class _Switching:
     def __init__(self, old: Cloud, new: Cloud) -> None:
         self._gateways = [old, new]
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         cloud = self._gateways[0]
         if len(self._gateways) > 1:
             self._gateways.pop(0)
