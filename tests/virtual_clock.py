@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# What one turn of the loop takes. A clock that stood still while code runs would let a
-# task wait for ever for a moment that is less than one rounding error away.
-TURN_S = 1e-9
+# A real clock moves while code runs. One that stood still would let a task wait for ever
+# for a moment that is less than a rounding error away: after so many turns it moves too.
+TURNS_AT_ONE_MOMENT = 10_000
+STEP_S = 1e-9
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -20,12 +21,19 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
             raise RuntimeError("deadlock: nothing is ready and no timer is set")
-        self.now_s += TURN_S if ready or not timeout else timeout
+        if not ready and timeout:
+            self.now_s += timeout
+            self._turns = 0
+        else:
+            self._turns += 1
+            if self._turns > TURNS_AT_ONE_MOMENT:
+                self.now_s += STEP_S
         return ready
 
 

@@ -36,7 +36,7 @@ class CloudPeer:
     heartbeat, is taken for lost.
     """
 
-    def __init__(self, transport: Transport, *, silence_limit_s: float = SILENCE_LIMIT_S) -> None:
+    def __init__(self, transport: Transport, *, silence_limit_s: float) -> None:
         self._transport = transport
         self._silence_limit_s = silence_limit_s
         self._outbox: list[public.GenerateRequest] = []

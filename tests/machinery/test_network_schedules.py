@@ -38,6 +38,7 @@ from tests.harness import (
 )
 from tests.virtual_clock import run_virtual
 
+NEVER_OPENS = Fault(refused=True, silent=True)
 NO_END = {STOP_ID: -100.0}
 # More virtual time than the slowest answer takes, drops and silences included.
 LIMIT_S = 900.0
@@ -98,7 +99,7 @@ def draw_case(random: Random) -> Case:
         rtt_s=random.choice((0.0, 0.04, 0.7)),
         unclaimed_s=random.choice((0.05, 30.0)),
         faults=tuple(_draw_fault(random, n) for n in range(random.choice((0, 1, 2, 3, 4, 5)))),
-        afterwards=random.choice((HOLDS, HOLDS, REFUSED)),
+        afterwards=random.choice((HOLDS, HOLDS, REFUSED, NEVER_OPENS)),
     )
     return _with_stop_string(random, case) if random.random() < 0.3 else case
 
@@ -188,7 +189,7 @@ def check(outcome: Outcome) -> None:
         assert case.mode is Mode.ONLY_IN_CLOUD, "a device goes on alone"
         assert outcome.error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
         assert tuple(outcome.error.partial) == ids
-        assert any(stream.broken for stream in outcome.streams) or max_delay_s(case) > 15
+        assert any(stream.broken for stream in outcome.streams) or max_delay_s(case) > 10
         return
     result = outcome.result
     assert result is not None
@@ -204,12 +205,13 @@ def max_delay_s(case: Case) -> float:
 
 
 def _check_event_order(outcome: Outcome) -> None:
-    assert outcome.count(Started) <= 1
+    generations = [each.generation_id for each in outcome.events if isinstance(each, Started)]
+    assert len(generations) == len(set(generations)), "once a generation"
     assert outcome.count(Takeover) <= 1
     started = reconnecting = taken_over = False
     for each in outcome.events:
         if isinstance(each, Started):
-            assert not reconnecting
+            assert reconnecting == started, "a second one only where the first was forgotten"
             started = True
         elif isinstance(each, Reconnecting):
             assert started, "an unconfirmed request is not resumed"
@@ -301,7 +303,7 @@ REQUIRED = {
 }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_any_schedule_of_faults(random: Random) -> None:
     case = draw_case(random)
@@ -313,8 +315,8 @@ def test_any_schedule_of_faults(random: Random) -> None:
 
 
 def test_the_schedules_reach_every_interesting_state() -> None:
-    random, counts = Random(4), Counter[str]()
-    for _ in range(500):
+    random, counts = Random(1), Counter[str]()
+    for _ in range(1000):
         outcome = run_virtual(asyncio.wait_for(run_case(draw_case(random)), LIMIT_S))
         check(outcome)
         counts.update(reached(outcome))
