@@ -8,7 +8,7 @@ model is the deterministic reference (exactness level 1).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +24,16 @@ from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_device import AsyncClient, DeviceModel, DeviceProfile
+from segue_device import AsyncClient, DeviceModel, DeviceProfile, FinishReason, Sampling
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
 from segue_device.transports.base import Transport
 from segue_device.transports.local import LocalTransport
-from segue_protocol.reference import reference_vocabulary
+from segue_protocol.reference import STOP_ID, logits_from_state, reference_vocabulary, state_of
+from segue_protocol.sampling import sample
+from segue_protocol.text import TextStream
+from segue_protocol.tokenizer import ChatTokenizer
+from segue_protocol.vocabulary import Vocabulary
 from segue_protocol.wire import private
 
 # A slow device beside a fast cloud, as in the paper's setting.
@@ -40,6 +44,37 @@ PROFILE = DeviceProfile(
     decode_s=0.05,
     handover_s=0.02,
 )
+
+
+@dataclass(frozen=True)
+class ReferenceAnswer:
+    """What every machinery has to show."""
+
+    ids: tuple[int, ...]
+    text: str
+    reason: FinishReason
+
+
+def reference_answer(
+    prompt: Sequence[int],
+    sampling: Sampling,
+    max_tokens: int,
+    vocabulary: Vocabulary | None = None,
+) -> ReferenceAnswer:
+    """The reference model's answer, made in a loop and by no machinery at all."""
+    stream = TextStream(vocabulary or reference_vocabulary(), sampling.stop)
+    state, ids, text = state_of(prompt, range(len(prompt))), list[int](), ""
+    reason = FinishReason.LENGTH
+    while len(ids) < max_tokens and reason is FinishReason.LENGTH:
+        chosen = sample(
+            logits_from_state(state), sampling, prompt_ids=prompt, output_ids=ids, index=len(ids)
+        )
+        state = state_of([chosen.token_id], [len(prompt) + len(ids)], state)
+        ids.append(chosen.token_id)
+        text += stream.push(chosen.token_id)
+        if stream.stopped or chosen.token_id in {STOP_ID, *sampling.stop_token_ids}:
+            reason = FinishReason.STOP
+    return ReferenceAnswer(tuple(ids), text + stream.flush(), reason)
 
 
 @dataclass
@@ -81,6 +116,7 @@ async def reference_cloud(
     max_tokens: int = 512,
     step_s: float = 0.004,
     limits: GatewayLimits | None = None,
+    tokenizer: ChatTokenizer | None = None,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one prefill and one decode worker; checked to be idle at the end."""
     engine = ReferenceEngine()
@@ -106,7 +142,7 @@ async def reference_cloud(
                 link=link,
             )
         )
-    gateway = Gateway(membership, limits=limits)
+    gateway = Gateway(membership, limits=limits, tokenizer=tokenizer)
     loop = asyncio.create_task(batch.run())
     cloud = Cloud(gateway, membership, prefill, decode)
     try:
@@ -134,18 +170,26 @@ def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]
     return cost
 
 
-def _model(engine: ReferenceDeviceEngine, profile: DeviceProfile) -> DeviceModel:
+def _model(
+    engine: ReferenceDeviceEngine, profile: DeviceProfile, vocabulary: Vocabulary | None = None
+) -> DeviceModel:
     return DeviceModel(
-        InlineRunner(engine, device_cost(profile)), profile, vocabulary=reference_vocabulary()
+        InlineRunner(engine, device_cost(profile)),
+        profile,
+        vocabulary=vocabulary or reference_vocabulary(),
     )
 
 
 @asynccontextmanager
 async def reference_client(
-    transport: Transport | None, *, profile: DeviceProfile = PROFILE, **options: Any
+    transport: Transport | None,
+    *,
+    profile: DeviceProfile = PROFILE,
+    vocabulary: Vocabulary | None = None,
+    **options: Any,
 ) -> AsyncIterator[AsyncClient]:
     """A client with the reference engine, slowed to `profile` on the virtual clock."""
-    model = _model(ReferenceDeviceEngine(), profile)
+    model = _model(ReferenceDeviceEngine(), profile, vocabulary)
     async with AsyncClient(
         **{"cloud": transport, "model": model, "reuse_kv": False, **options}
     ) as client:

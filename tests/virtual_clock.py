@@ -9,6 +9,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# A real clock moves while code runs. One that stood still would let a task wait for ever
+# for a moment that is less than a rounding error away: after so many turns it moves too.
+TURNS_AT_ONE_MOMENT = 10_000
+STEP_S = 1e-9
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Never waits: when nothing is ready, the clock moves to the next timer."""
@@ -16,6 +21,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
@@ -23,6 +29,11 @@ class _JumpingSelector(selectors.DefaultSelector):
             raise RuntimeError("deadlock: nothing is ready and no timer is set")
         if not ready and timeout:
             self.now_s += timeout
+            self._turns = 0
+        else:
+            self._turns += 1
+            if self._turns > TURNS_AT_ONE_MOMENT:
+                self.now_s += STEP_S
         return ready
 
 

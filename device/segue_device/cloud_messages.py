@@ -196,8 +196,6 @@ class CloudMessages:
     def _append(self, tokens: public.Tokens) -> None:
         answer = self._answer
         now_s = answer.last_cloud_s = anyio.current_time()
-        if not tokens.ids:  # the end of the text of a client without a tokenizer
-            answer.display.complete(tokens.text)
         for offset, token in enumerate(tokens.ids):
             if answer.over:
                 answer.log.discarded += len(tokens.ids) - offset

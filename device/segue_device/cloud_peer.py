@@ -36,12 +36,14 @@ class CloudPeer:
     heartbeat, is taken for lost.
     """
 
-    def __init__(self, transport: Transport, *, silence_limit_s: float = SILENCE_LIMIT_S) -> None:
+    def __init__(self, transport: Transport, *, silence_limit_s: float) -> None:
         self._transport = transport
         self._silence_limit_s = silence_limit_s
         self._outbox: list[public.GenerateRequest] = []
         self._queued = anyio.Event()
         self._stream_scope = anyio.CancelScope()
+        # The connection there is may have died unnoticed: while it was silent, or we slept.
+        self._distrusts = False
         self.alive = True
         self.finish: public.Finish | None = None
 
@@ -53,6 +55,7 @@ class CloudPeer:
 
     def hang_up(self) -> None:
         """End the stream there is now, as if the network had."""
+        self._distrusts = True
         self._stream_scope.cancel()
 
     async def run(self, listener: Listener) -> None:
@@ -61,6 +64,7 @@ class CloudPeer:
         try:
             while (first := listener.first_message()) is not None:
                 error = await self._one_stream(first, listener)
+                self._distrusts |= isinstance(error, DeadlineExceeded)
                 delay_s = listener.on_stream_end(error)
                 if delay_s is None:
                     return
@@ -80,7 +84,8 @@ class CloudPeer:
     async def _talk(self, first: public.GenerateRequest, listener: Listener) -> SegueError | None:
         try:
             with anyio.fail_after(self._silence_limit_s):
-                stream = await self._transport.open()
+                anew, self._distrusts = self._distrusts, False
+                stream = await self._transport.open(anew=anew)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._send_all, stream, first)

@@ -48,9 +48,9 @@ class Display:
         self._pieces.append(self.text.push(token_id))
         return self.text.stopped
 
-    def complete(self, server_tail: str = "") -> None:
+    def complete(self) -> None:
         """No token follows: release the text that was held back."""
-        tail = server_tail if self.text is None else self.text.flush()
+        tail = self.text.flush() if self.text is not None else ""
         if tail and self.backlog and self._pieces:
             self._pieces[-1] += tail
         else:

@@ -18,7 +18,7 @@ from segue_device import events
 from segue_device.answer import HANDOVER_S, Answer
 from segue_device.budgets import BudgetView, next_deadline
 from segue_device.cloud_messages import CloudMessages
-from segue_device.cloud_peer import CloudPeer
+from segue_device.cloud_peer import SILENCE_LIMIT_S, CloudPeer
 from segue_device.engines.runner import Runner
 from segue_device.pacing import PaceView, Pacing
 from segue_device.request import AnswerRequest
@@ -46,10 +46,13 @@ class Generation:
         transport: Transport | None,
         text: TextStream | None,
         pacing: Pacing,
+        silence_limit_s: float = SILENCE_LIMIT_S,
     ) -> None:
         assert runner is not None or transport is not None
         self._emit = emit
-        self._peer = CloudPeer(transport) if transport is not None else None
+        self._peer = None
+        if transport is not None:
+            self._peer = CloudPeer(transport, silence_limit_s=silence_limit_s)
         self.answer = Answer(
             request,
             DeviceState.CONNECTING if self._peer else DeviceState.DEVICE_ONLY,

@@ -7,7 +7,7 @@ reason and domain ``segue``, and RetryInfo where waiting helps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
@@ -19,16 +19,21 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from segue_protocol.errors import CODES, DOMAIN, InternalError, SegueError, from_code
+from segue_protocol.errors import CODES, DOMAIN, InternalError, SegueError, Unavailable, from_code
 from segue_protocol.streams import MAX_MESSAGE_BYTES, Handler, Received, Sent, require_size
 
 SentMessage = TypeVar("SentMessage", bound=Message)
+Result = TypeVar("Result")
 
 DETAILS_KEY = "grpc-status-details-bin"
 
 CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # The defaults (1 s to 2 min, 20 s for a try) are longer than an answer can wait.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
 )
 SERVER_OPTIONS: Sequence[tuple[str, int]] = (
@@ -65,9 +70,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SegueError:
                 reason = info.reason
             elif detail.Unpack(retry):
                 retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
-    return from_code(
-        error.code().name, error.details() or "", reason=reason, retry_after_s=retry_after_s
-    )
+    code = error.code().name
+    if code == "INTERNAL" and reason is None:
+        # No peer of ours said this: gRPC itself does when a connection breaks under a message.
+        code, reason = "UNAVAILABLE", "STREAM_BROKEN"
+    return from_code(code, error.details() or "", reason=reason, retry_after_s=retry_after_s)
 
 
 class GrpcStream(Generic[SentMessage, Received]):
@@ -81,7 +88,7 @@ class GrpcStream(Generic[SentMessage, Received]):
         require_size(message.ByteSize())
         try:
             async with self._writing:
-                await self._call.write(message)
+                await _apart(self._call.write(message))
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # after the end
@@ -89,13 +96,31 @@ class GrpcStream(Generic[SentMessage, Received]):
 
     async def receive(self) -> Received | None:
         try:
-            message = await self._call.read()
+            message = await _apart(self._call.read())
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
         return None if message is grpc.aio.EOF else cast(Received, message)
 
     async def aclose(self) -> None:
         self._call.cancel()
+
+
+async def _apart(operation: Coroutine[Any, Any, Result]) -> Result:
+    """Await a call's operation in a task of its own.
+
+    A call that was cancelled raises CancelledError in everybody who waits for it. That is
+    the end of a stream and must not look like the end of the waiting task.
+    """
+    task = asyncio.ensure_future(operation)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        raise
+    if task.cancelled():
+        raise Unavailable("the stream was closed", reason="CLOSED")
+    return task.result()
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SegueError) -> NoReturn:

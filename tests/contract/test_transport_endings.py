@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import grpc.aio
 import pytest
 
 from segue_cloud.gateway.gateway import GatewayLimits
 from segue_device import FinishReason, Mode, Token
 from segue_protocol.errors import Unavailable
+from segue_protocol.grpc_streams import from_rpc_error
 from segue_protocol.stubs.segue.v1.split_inference_pb2_grpc import SplitInferenceServiceStub
 from segue_protocol.wire import public
+from tests.byte_proxy import Proxy
 from tests.contract.transports import (
     PROFILE,
     PROMPT,
     SAMPLING,
-    Proxy,
     answer_of,
     error_of,
     every_kind,
@@ -87,6 +89,15 @@ def test_a_half_close_over_grpc_is_no_cancel() -> None:
             assert responses[-1].finish.reason == public.FINISH_REASON_LENGTH
 
     run(main())
+
+
+def test_an_internal_error_of_grpc_itself_is_a_broken_stream() -> None:
+    """The gateway's own carries details (see test_an_error_arrives_as_it_was_raised)."""
+    metadata = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL, metadata, metadata, "Internal error from Core"
+    )
+    assert isinstance(from_rpc_error(error), Unavailable)
 
 
 @every_kind

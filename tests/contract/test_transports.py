@@ -12,10 +12,10 @@ from segue_protocol import errors
 from segue_protocol.errors import InvalidRequest, SegueError, Unavailable
 from segue_protocol.streams import MAX_MESSAGE_BYTES
 from segue_protocol.wire import public
+from tests.byte_proxy import Proxy
 from tests.contract.transports import (
     PROFILE,
     SAMPLING,
-    Proxy,
     answer_of,
     error_of,
     every_kind,
@@ -71,7 +71,7 @@ def test_the_same_answer_whoever_makes_it(kind: str, sampling: Sampling) -> None
 @every_wire
 def test_one_byte_at_a_time(kind: str) -> None:
     async def main() -> None:
-        async with rig(kind) as each, Proxy(each.port, bytewise=True) as proxy:
+        async with rig(kind) as each, Proxy(each.port, pieces=(1,)) as proxy:
             async with reference_client(each.transport(proxy.port), profile=PROFILE) as client:
                 whole = await answer_of(client, Mode.ONLY_ON_DEVICE)
                 assert (await answer_of(client, Mode.ONLY_IN_CLOUD)).token_ids == whole.token_ids

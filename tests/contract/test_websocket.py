@@ -20,9 +20,9 @@ from segue_protocol.frames import Form
 from segue_protocol.reference import STOP_ID
 from segue_protocol.streams import MAX_MESSAGE_BYTES
 from segue_protocol.wire import public
+from tests.byte_proxy import Proxy
 from tests.contract.transports import (
     PROMPT,
-    Proxy,
     Rig,
     error_of,
     ids_of,

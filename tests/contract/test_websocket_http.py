@@ -26,7 +26,8 @@ from segue_protocol import frames
 from segue_protocol.errors import InvalidRequest, ProtocolError, SegueError, Unavailable
 from segue_protocol.streams import MAX_MESSAGE_BYTES
 from segue_protocol.wire import public
-from tests.contract.transports import Proxy, Rig, ids_of, read_until, rig, run
+from tests.byte_proxy import Proxy
+from tests.contract.transports import Rig, ids_of, read_until, rig, run
 
 OURS = [Subprotocol("segue.v1.json")]
 FOREIGN = [Subprotocol("graphql-ws")]

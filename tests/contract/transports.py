@@ -1,9 +1,8 @@
-"""One cloud behind every transport, and a network that misbehaves."""
+"""One cloud behind every transport."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -185,56 +184,3 @@ def ids_of(responses: list[public.GenerateResponse]) -> list[int]:
             assert response.tokens.index == first + len(ids)
             ids += response.tokens.ids
     return ids
-
-
-class Proxy:
-    """A TCP relay to a loopback port: byte by byte, frozen, cut, or with TLS in front."""
-
-    def __init__(
-        self, port: int, *, bytewise: bool = False, tls: ssl.SSLContext | None = None
-    ) -> None:
-        self._target = port
-        self._bytewise = bytewise
-        self._tls = tls
-        self._writers: list[asyncio.StreamWriter] = []
-        self._running = asyncio.Event()
-        self._running.set()
-
-    async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        self.cut()
-        await self._server.wait_closed()
-
-    def cut(self) -> None:
-        """Break every connection, without a farewell."""
-        self._running.set()
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def freeze(self) -> None:
-        """Nothing passes any more, and nobody is told."""
-        self._running.clear()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers += [writer, there[1]]
-        await asyncio.gather(self._relay(reader, there[1]), self._relay(there[0], writer))
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(2**16):
-                size = 1 if self._bytewise else len(data)
-                for start in range(0, len(data), size):
-                    await self._running.wait()
-                    writer.write(data[start : start + size])
-                    await writer.drain()
-                    await asyncio.sleep(0)
-        except OSError:
-            pass
-        finally:
-            writer.close()

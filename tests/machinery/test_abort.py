@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
 
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.state import RequestState
-from segue_device import FinishReason, Mode, Result, Sampling
+from segue_device import (
+    AsyncClient,
+    Done,
+    Event,
+    FinishReason,
+    Mode,
+    PrefillProgress,
+    Reconnecting,
+    Result,
+    Resumed,
+    Sampling,
+    Started,
+    Takeover,
+    Token,
+)
 from segue_device.answer import Answer
 from segue_device.state import DeviceState
 from segue_device.transports.delayed import DelayedTransport
 from segue_protocol.errors import SegueError
 from segue_protocol.wire import public
-from tests.harness import Cloud, reference_client, reference_cloud, reference_device
+from tests.faulty_transport import Fault, FaultyTransport
+from tests.harness import (
+    Cloud,
+    reference_answer,
+    reference_client,
+    reference_cloud,
+    reference_device,
+)
 from tests.virtual_clock import run_virtual
 
 PROMPT = tuple(b"A prompt of a moderate length, so that prefill takes a while. " * 4)
@@ -29,6 +51,7 @@ DEVICE_STATES = {
     D.CLOUD: Mode.SPLIT,
     D.CATCHING_UP: Mode.SPLIT,
     D.DEVICE: Mode.SPLIT,
+    D.RECONNECTING: Mode.SPLIT,
     D.CLOUD_ONLY: Mode.ONLY_IN_CLOUD,
     D.DEVICE_ONLY: Mode.ONLY_ON_DEVICE,
 }
@@ -109,8 +132,9 @@ def test_cancel_in_every_device_state(state: DeviceState, monkeypatch: pytest.Mo
 
     async def main() -> None:
         async with reference_cloud() as cloud:
-            async with reference_device(cloud) as device:
-                stream = device.client.stream(
+            faults = [Fault(responses=3)] if state is D.RECONNECTING else []
+            async with reference_client(FaultyTransport(cloud.transport(), faults)) as client:
+                stream = client.stream(
                     prompt_token_ids=PROMPT,
                     sampling=SAMPLING,
                     max_tokens=40,
@@ -123,15 +147,90 @@ def test_cancel_in_every_device_state(state: DeviceState, monkeypatch: pytest.Mo
                 assert result.finish_reason is FinishReason.CANCELLED
                 assert len(result.token_ids) < 40
                 await _settle(cloud)
-                # The same engine serves the next answer.
-                stream = device.client.stream(
-                    prompt_token_ids=PROMPT, sampling=SAMPLING, max_tokens=10
-                )
-                async with stream as answer:
-                    assert len((await answer.final()).token_ids) == 10
+                await _serves_the_next_answer(client)
 
     run_virtual(main())
     assert seen or first
+
+
+async def _serves_the_next_answer(client: AsyncClient) -> None:
+    stream = client.stream(prompt_token_ids=PROMPT, sampling=SAMPLING, max_tokens=10)
+    async with stream as answer:
+        assert (await answer.final()).token_ids == reference_answer(PROMPT, SAMPLING, 10).ids
+
+
+class _AppError(Exception):
+    """The app's own."""
+
+
+@pytest.mark.parametrize("how", ["cancel", "leave", "raise"])
+def test_cancel_at_every_event(how: str) -> None:
+    """Of an answer that is dropped, resumed and taken over; nothing comes after it."""
+    whole = reference_answer(PROMPT, SAMPLING, 20).ids
+    kinds: set[type] = set()
+
+    async def cancelled_at(place: int, cloud: Cloud) -> bool:
+        """False when the answer is over before."""
+        transport = FaultyTransport(cloud.transport(), [Fault(responses=4)])
+        seen: list[Event] = []
+        async with reference_client(transport) as client:
+            stream = client.stream(prompt_token_ids=PROMPT, sampling=SAMPLING, max_tokens=20)
+            with contextlib.suppress(_AppError):
+                async with stream as answer:
+                    async for event in answer:
+                        seen.append(event)
+                        if len(seen) - 1 != place:
+                            continue
+                        if how == "raise":
+                            raise _AppError
+                        if how == "leave":
+                            break
+                        answer.cancel()
+            kinds.update(map(type, seen))
+            tokens = [each for each in seen if isinstance(each, Token) and each.index is not None]
+            ids = tuple(token.token_id for token in tokens)
+            assert ids == whole[: len(ids)]
+            if how == "cancel":
+                assert isinstance(seen[-1], Done)
+                result = seen[-1].result
+                assert result.token_ids == ids
+                assert result.finish_reason is FinishReason.CANCELLED or ids == whole
+            await _settle(cloud)
+            await _serves_the_next_answer(client)
+        return len(seen) > place
+
+    async def main() -> None:
+        async with reference_cloud(step_s=0.03) as cloud:
+            place = 0
+            while await cancelled_at(place, cloud):
+                place += 1
+
+    run_virtual(main())
+    assert kinds >= {Started, PrefillProgress, Token, Reconnecting, Resumed, Takeover}
+
+
+def test_cancel_from_a_timer_at_any_moment() -> None:
+    """Between two events too, and from where no task is running."""
+    whole = reference_answer(PROMPT, SAMPLING, 20).ids
+
+    async def main() -> None:
+        async with reference_cloud(step_s=0.03) as cloud:
+            for moment in range(75):
+                transport = FaultyTransport(cloud.transport(), [Fault(responses=4)])
+                async with reference_client(transport) as client:
+                    stream = client.stream(
+                        prompt_token_ids=PROMPT, sampling=SAMPLING, max_tokens=20
+                    )
+                    async with stream as answer:
+                        asyncio.get_running_loop().call_later(moment * 0.02, answer.cancel)
+                        result = await answer.final()
+                assert result.token_ids == whole[: len(result.token_ids)]
+                cancelled = result.finish_reason is FinishReason.CANCELLED
+                assert cancelled or result.token_ids == whole
+                assert cancelled or moment > 20
+                await _settle(cloud)
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("state", CLOUD_STATES, ids=lambda state: state.name)

@@ -8,8 +8,8 @@ from segue_device import Mode, Result, Sampling
 from segue_device.transports.base import CloudStream
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.wire import public
+from tests.faulty_transport import Fault, FaultyTransport
 from tests.harness import Cloud, reference_client, reference_cloud
-from tests.machinery.test_reconnect import DroppingTransport
 from tests.virtual_clock import run_virtual
 
 PROMPT = tuple(b"Where does this answer run? ")
@@ -19,7 +19,7 @@ SAMPLING = Sampling(temperature=0.9, seed=2, logit_bias={256: -100.0})
 class ForbiddenTransport:
     """Nobody may open this."""
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         raise AssertionError("the cloud was asked")
 
     async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
@@ -55,7 +55,8 @@ def test_the_device_on_standby_does_nothing_while_the_cloud_writes() -> None:
 def test_the_device_on_standby_goes_on_when_the_cloud_is_lost(after: int) -> None:
     async def main() -> None:
         async with reference_cloud(step_s=0.02) as cloud:
-            transport = DroppingTransport(cloud.transport(), [after] + [0] * 1000)
+            fault = Fault(responses=after)
+            transport = FaultyTransport(cloud.transport(), [fault], afterwards=Fault(responses=0))
             result = await _answer(transport, Mode.PREFER_IN_CLOUD)
             assert result.token_ids == (await _whole(cloud)).token_ids
             assert result.usage.device_tokens > 0

@@ -67,7 +67,4 @@ class Reader:
                     )
         if session.error is not None:
             raise session.error
-        if session.text_tail:
-            tail = public.Tokens(index=self._cursor, text=session.text_tail)
-            yield public.GenerateResponse(tokens=tail)
         yield public.GenerateResponse(finish=messages.finish(session))

@@ -69,7 +69,6 @@ class Session:
             for token in request.output_prefix:  # its text is at the client already
                 text.push(token)
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
-        self.text_tail = ""
         self.warnings = [public.CloudWarning(code="IDENTITY", message=w) for w in request.warnings]
         self.recomputations = 0
         self._decode: DecodeStream | None = None
@@ -179,6 +178,9 @@ class Session:
                 self._text_of.append(self._text.push(token))
             if self._text.stopped:
                 self.finish(public.FINISH_REASON_STOP)
+            elif self.complete_after(self.log.ids) is not None:
+                # With this token and not later: a client that counts reads no further.
+                self._text_of[-1] += self._text.flush()
         self.notify()
 
     def observe_prefill(self, prefill_s: float) -> None:
@@ -252,8 +254,6 @@ class Session:
         if self.finished:
             return
         self.finish_reason, self.error = reason, error
-        if self._text is not None:
-            self.text_tail = self._text.flush()
         if reason == public.FINISH_REASON_TAKEN_OVER:
             self.step("take over", os.getpid())
         self.step("finish", os.getpid())

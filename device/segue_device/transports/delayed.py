@@ -22,10 +22,10 @@ class DelayedTransport:
         self._streams: list[_DelayedStream] = []
         self._is_cut = False
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         if self._is_cut:
             raise Unavailable("the emulated network is cut", reason="NETWORK_CUT")
-        stream = _DelayedStream(await self._inner.open(), self._one_way_s)
+        stream = _DelayedStream(await self._inner.open(anew=anew), self._one_way_s)
         self._streams = [each for each in self._streams if not each.closed] + [stream]
         return stream
 

@@ -14,7 +14,7 @@ from segue_protocol.wire import public
 
 
 class GrpcTransport:
-    """One channel to `address` (``host:port``).
+    """A channel to `address` (``host:port``).
 
     Plain text is spoken with loopback only, elsewhere TLS; `insecure` allows
     plain text anywhere and is meant for a network that encrypts by itself.
@@ -24,15 +24,16 @@ class GrpcTransport:
         host = address.rpartition(":")[0]
         if not host:
             raise InvalidRequest(f"cloud address {address!r}, expected host:port")
-        options = list(CHANNEL_OPTIONS)
-        if insecure or is_loopback(host):
-            self._channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            credentials = grpc.ssl_channel_credentials()
-            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
-        self._stub = SplitInferenceServiceStub(self._channel)
+        self._address = address
+        self._is_plain = insecure or is_loopback(host)
+        self._retired: list[grpc.aio.Channel] = []
+        self._connect()
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
+        if anew:
+            # Other answers may still hear from the old one; keepalive ends it if it is dead.
+            self._retired.append(self._channel)
+            self._connect()
         return GrpcStream(self._stub.Generate())
 
     async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
@@ -43,4 +44,17 @@ class GrpcTransport:
         return response
 
     async def aclose(self) -> None:
-        await self._channel.close()
+        for channel in (*self._retired, self._channel):
+            await channel.close()
+
+    def _connect(self) -> None:
+        options = list(CHANNEL_OPTIONS)
+        if self._retired:
+            # Channels of one process share a connection unless told otherwise.
+            options.append(("grpc.use_local_subchannel_pool", 1))
+        if self._is_plain:
+            self._channel = grpc.aio.insecure_channel(self._address, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials()
+            self._channel = grpc.aio.secure_channel(self._address, credentials, options=options)
+        self._stub = SplitInferenceServiceStub(self._channel)

@@ -20,7 +20,7 @@ class LocalTransport:
         self._generate = generate
         self._get_model = get_model
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
         return LocalStream(self._generate)
 
     async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:

@@ -56,7 +56,8 @@ class WebSocketTransport:
         self._is_plain = is_plain
         self._streams: set[WebSocketStream] = set()
 
-    async def open(self) -> CloudStream:
+    async def open(self, *, anew: bool = False) -> CloudStream:
+        """Always over a connection of its own."""
         try:
             connection = await self._connect(frames.GENERATE_PATH)
         except InvalidStatus as refused:
