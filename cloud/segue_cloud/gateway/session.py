@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Membership
@@ -221,7 +222,9 @@ class Session:
             return
         self.notify()
         if self._decode is not None:
-            await self._decode.send(credit_message(self.credit))
+            # A worker that is gone is noticed by who reads from it, and replaced.
+            with suppress(SegueError):
+                await self._decode.send(credit_message(self.credit))
 
     def _take_over(self, takeover: public.Takeover) -> None:
         if takeover.index > len(self.log):
