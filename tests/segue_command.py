@@ -75,6 +75,16 @@ def interruptible(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@contextmanager
+def serving(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A running `segue serve` on a free port, and the base URL it printed."""
+    with interruptible("serve", *arguments, "--port", "0") as process:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        assert words[:2] == ["listening", "on"]
+        yield process, words[2]
+
+
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Ctrl-C."""
     process.send_signal(signal.SIGINT)

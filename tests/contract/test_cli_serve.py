@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from tests.processes import device_model
-from tests.segue_command import TIMEOUT_S, interruptible, run
+from tests.segue_command import TIMEOUT_S, run, serving
 
 QUESTION = "Write about the sea."
 KEY = "a key of the test"
@@ -25,18 +25,14 @@ def key_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def serving(key_file: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The running command, and the address it printed."""
-    options = ("--port", "0", "--api-key-file", key_file)
-    with interruptible("serve", device_model(), *options) as process:
-        assert process.stdout is not None
-        words = process.stdout.readline().split()
-        assert words[:2] == ["listening", "on"]
-        yield process, words[2]
+def served(key_file: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The running command, and its address."""
+    with serving(device_model(), "--api-key-file", key_file) as running:
+        yield running
 
 
-def test_openai_talks_to_it(serving: tuple[subprocess.Popen[str], str]) -> None:
-    _, url = serving
+def test_openai_talks_to_it(served: tuple[subprocess.Popen[str], str]) -> None:
+    _, url = served
     with openai.OpenAI(base_url=url, api_key=KEY) as client:
         answer = client.chat.completions.create(
             model="tiny",
@@ -52,8 +48,8 @@ def test_openai_talks_to_it(serving: tuple[subprocess.Popen[str], str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it(serving: tuple[subprocess.Popen[str], str], number: int) -> None:
-    process, _ = serving
+def test_a_signal_ends_it(served: tuple[subprocess.Popen[str], str], number: int) -> None:
+    process, _ = served
     process.send_signal(number)
     _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
