@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from segue_cloud.config import Config, ServeConfig, WorkerConfig, load
+from segue_cloud.config import Config, ServeConfig, WorkerConfig, load, plain_fields
 from segue_protocol.errors import SegueError
 
 
@@ -47,7 +46,7 @@ def _add(commands: Any, name: str, kind: type[Config], help_text: str) -> None:
     parser = commands.add_parser(name, help=help_text, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="TOML")
     types = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
+    for field in plain_fields(kind):
         flag = f"--{field.name.replace('_', '-')}"
         if types[field.name] is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from segue_protocol.errors import InvalidRequest
 
@@ -23,6 +23,40 @@ else:
     import tomli as tomllib
 
 ENVIRONMENT_PREFIX = "SEGUE_"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """A scenario and its instances (P/D-Serve 3.1): ``[[groups]]`` in the file.
+
+    A request belongs to the first group that names its label, else to the first
+    whose `prompt_prefix` its prompt begins with, else to the first group that
+    names neither. Every prefill worker of a group may feed every decode worker
+    of it, and no other.
+    """
+
+    name: str = "default"
+    labels: tuple[str, ...] = ()
+    prompt_prefix: str = ""
+    # Started here; workers of other hosts join by the group's name.
+    prefill_workers: int = 1
+    decode_workers: int = 1
+    # Texts whose KV all tenants of the group may share.
+    shared_prefixes: tuple[str, ...] = ()
+    # Let the gateway switch the role of an idle worker to keep the ratio balanced.
+    auto_ratio: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TenantConfig:
+    """Who may use the gateway, and how much at once: ``[[tenants]]`` in the file."""
+
+    name: str = ""
+    # A file with one bearer token a line, so that none stands in the configuration.
+    token_file: str = ""
+    max_requests: int = 0  # 0: no limit
+    max_prefill_tokens: int = 0  # prompt tokens that wait for or are in prefill; 0: no limit
+    requests_per_s: float = 0.0  # 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +87,8 @@ class ServeConfig:
     heartbeat_s: float = 5.0
     lease_s: float = 3.0
     insecure: bool = False  # plain text on an address that is not loopback
+    groups: tuple[GroupConfig, ...] = ()  # none: one group of prefill_workers and decode_workers
+    tenants: tuple[TenantConfig, ...] = ()  # none: nobody is asked who they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +96,7 @@ class WorkerConfig:
     """`segue-cloud worker`: one worker process."""
 
     role: str = ""
+    group: str = "default"
     gateway: str = ""
     model: str = ""
     dtype: str = "float32"
@@ -88,34 +125,62 @@ def load(
     Raises InvalidRequest naming an unknown key or a value of the wrong type.
     """
     known = get_type_hints(kind)
-    merged: dict[str, Any] = {}
-    if file is not None:
-        merged.update(_from_file(kind, file, known))
+    merged: dict[str, Any] = _from_file(kind, file) if file is not None else {}
     for variable, text in (os.environ if environment is None else environment).items():
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if variable.startswith(ENVIRONMENT_PREFIX) and name in known:
+        if variable.startswith(ENVIRONMENT_PREFIX) and name in known and _is_plain(known[name]):
             merged[name] = _parse(variable, text, known[name])
     merged.update({name: value for name, value in (flags or {}).items() if value is not None})
-    unknown = sorted(set(merged) - set(known))
-    if unknown:
-        raise InvalidRequest(f"unknown setting {unknown[0]!r}; known are {', '.join(known)}")
+    _require_known(kind, merged, "")
     return kind(**merged)
 
 
-def _from_file(kind: type[Config], file: Path, known: Mapping[str, type]) -> dict[str, Any]:
+def plain_fields(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+    """Settings with one value, which flags and variables can give."""
+    types = get_type_hints(kind)
+    return [each for each in dataclasses.fields(kind) if _is_plain(types[each.name])]
+
+
+def _is_plain(wanted: Any) -> bool:
+    return get_origin(wanted) is not tuple
+
+
+def _from_file(kind: type[Any], file: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = tomllib.loads(file.read_text())
+        table: dict[str, Any] = tomllib.loads(file.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InvalidRequest(f"cannot read the configuration {file}: {error}") from error
-    for name, value in values.items():
-        wanted = known.get(name)
-        if wanted is float and type(value) is int:
-            values[name] = float(value)
-        elif wanted is not None and type(value) is not wanted:
-            raise InvalidRequest(
-                f"{name} in {file} is {value!r}, expected a value of type {wanted.__name__}"
-            )
-    return values
+    return _typed(kind, table, f" in {file}")
+
+
+def _typed(kind: type[Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of one table, arrays of tables as tuples of their dataclass."""
+    _require_known(kind, table, where)
+    known = get_type_hints(kind)
+    return {name: _value(name, value, known[name], where) for name, value in table.items()}
+
+
+def _value(name: str, value: Any, wanted: Any, where: str) -> Any:
+    if get_origin(wanted) is tuple and type(value) is list:
+        of = get_args(wanted)[0]
+        return tuple(
+            _value(f"{name}[{place}]", each, of, where) for place, each in enumerate(value)
+        )
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type) and type(value) is dict:
+        return wanted(**_typed(wanted, value, f" of {name}{where}"))
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        expected = getattr(wanted, "__name__", str(wanted))
+        raise InvalidRequest(f"{name}{where} is {value!r}, expected a value of type {expected}")
+    return value
+
+
+def _require_known(kind: type[Any], names: Iterable[str], where: str) -> None:
+    known = get_type_hints(kind)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise InvalidRequest(f"unknown setting {unknown[0]!r}{where}; known are {', '.join(known)}")
 
 
 def _parse(name: str, text: str, wanted: type) -> Any:
@@ -135,6 +200,6 @@ def worker_flags(config: WorkerConfig) -> list[str]:
     """The command line that gives another process this configuration."""
     return [
         part
-        for field in dataclasses.fields(config)
+        for field in plain_fields(type(config))
         for part in (f"--{field.name.replace('_', '-')}", str(getattr(config, field.name)))
     ]

@@ -51,6 +51,7 @@ class JoinHandler:
         link = self._open_link(register.address)
         member = Member(
             role=register.role,
+            group=register.group or "default",
             pid=register.pid,
             incarnation=register.incarnation,
             identity=ModelIdentity.from_wire(register.identity),

@@ -28,6 +28,7 @@ class Member:
     layout: KvLayout
     max_context_tokens: int
     link: WorkerLink
+    group: str = "default"
     open_streams: int = 0
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
 

@@ -40,7 +40,7 @@ async def run_worker(config: WorkerConfig) -> None:
     incarnation = os.urandom(16)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
-        server = WorkerServer(worker, engine, incarnation)
+        server = WorkerServer(worker, engine, incarnation, group=config.group)
         await server.start()
         held.push_async_callback(server.stop, STOP_GRACE_S)
         jobs = [

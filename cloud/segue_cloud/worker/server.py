@@ -80,8 +80,11 @@ async def _not_a_decode_worker(
 class WorkerServer:
     """Serves one worker and keeps it a member of one gateway."""
 
-    def __init__(self, worker: Worker, engine: CloudEngine, incarnation: bytes) -> None:
+    def __init__(
+        self, worker: Worker, engine: CloudEngine, incarnation: bytes, *, group: str = "default"
+    ) -> None:
         self._worker = worker
+        self._group = group
         self._engine = engine
         self._incarnation = incarnation
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
@@ -95,6 +98,7 @@ class WorkerServer:
         status = self._worker.status()
         status.pid = os.getpid()
         status.incarnation = self._incarnation
+        status.group = self._group
         try:
             self._worker.check_integrity()
         except SegueError as error:
@@ -136,6 +140,7 @@ class WorkerServer:
             max_context_tokens=engine.max_context_tokens,
             slots=status.slots,
             pages=status.pages,
+            group=self._group,
         )
 
     async def stop(self, grace_s: float) -> None:

@@ -75,7 +75,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., refinement: _Optional[_Union[Refinement, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., progress: _Optional[_Union[CloudProgress, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[CloudWarning, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs")
+    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs", "label")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +91,7 @@ class Start(_message.Message):
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     protocol: ProtocolVersion
     model: str
@@ -106,7 +107,8 @@ class Start(_message.Message):
     credit: Credit
     cached_tokens: int
     logprobs: bool
-    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ...) -> None: ...
+    label: str
+    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ..., label: _Optional[str] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("generation_id", "resume_token", "next_index", "credit")
@@ -308,14 +310,16 @@ class Finish(_message.Message):
     def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., length: _Optional[int] = ..., usage: _Optional[_Union[CloudUsage, _Mapping]] = ..., timings: _Optional[_Union[CloudTimings, _Mapping]] = ...) -> None: ...
 
 class CloudUsage(_message.Message):
-    __slots__ = ("prompt_tokens", "cloud_tokens", "recomputed_tokens")
+    __slots__ = ("prompt_tokens", "cloud_tokens", "recomputed_tokens", "cached_tokens")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     CLOUD_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     cloud_tokens: int
     recomputed_tokens: int
-    def __init__(self, prompt_tokens: _Optional[int] = ..., cloud_tokens: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ...) -> None: ...
+    cached_tokens: int
+    def __init__(self, prompt_tokens: _Optional[int] = ..., cloud_tokens: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class CloudTimings(_message.Message):
     __slots__ = ("waiting_s", "prefill_s", "transfer_s", "decode_s", "slot_s")

@@ -25,7 +25,7 @@ class JoinRequest(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerStatus, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages")
+    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "group")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class Register(_message.Message):
     MAX_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     role: Role
     address: str
     pid: int
@@ -46,13 +47,44 @@ class Register(_message.Message):
     max_context_tokens: int
     slots: int
     pages: int
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ...) -> None: ...
+    group: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., group: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("lease_s",)
+    __slots__ = ("lease_s", "drain", "switch_role")
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_ROLE_FIELD_NUMBER: _ClassVar[int]
     lease_s: float
-    def __init__(self, lease_s: _Optional[float] = ...) -> None: ...
+    drain: Drain
+    switch_role: SwitchRole
+    def __init__(self, lease_s: _Optional[float] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., switch_role: _Optional[_Union[SwitchRole, _Mapping]] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SwitchRole(_message.Message):
+    __slots__ = ("role",)
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    role: Role
+    def __init__(self, role: _Optional[_Union[Role, str]] = ...) -> None: ...
+
+class ControlRequest(_message.Message):
+    __slots__ = ("worker", "drain", "switch_role")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_ROLE_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    drain: Drain
+    switch_role: SwitchRole
+    def __init__(self, worker: _Optional[str] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., switch_role: _Optional[_Union[SwitchRole, _Mapping]] = ...) -> None: ...
+
+class ControlResponse(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
 
 class KvLayout(_message.Message):
     __slots__ = ("num_layers", "num_kv_heads", "head_dim", "dtype")
@@ -107,18 +139,22 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     prompt_tokens: int
     sampling: _split_inference_pb2.Sampling
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ...) -> None: ...
+    cache_salt: bytes
+    shared_tokens: int
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
@@ -137,20 +173,22 @@ class Accepted(_message.Message):
     def __init__(self) -> None: ...
 
 class Prefilled(_message.Message):
-    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob")
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     token_id: int
     ticket: KvTicket
     prefill_s: float
     logprob: float
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ...) -> None: ...
+    cached_tokens: int
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("reserve", "admit", "credit")
@@ -261,23 +299,47 @@ class GetClusterRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("gateway_pid", "sessions_running", "tasks_running", "open_streams", "dropped_tokens_total", "workers")
+    __slots__ = ("gateway_pid", "sessions_running", "tasks_running", "open_streams", "dropped_tokens_total", "workers", "groups")
     GATEWAY_PID_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_RUNNING_FIELD_NUMBER: _ClassVar[int]
     TASKS_RUNNING_FIELD_NUMBER: _ClassVar[int]
     OPEN_STREAMS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     gateway_pid: int
     sessions_running: int
     tasks_running: int
     open_streams: int
     dropped_tokens_total: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[GroupStatus]
+    def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
+
+class GroupStatus(_message.Message):
+    __slots__ = ("name", "prefill_workers", "decode_workers", "prefill_s", "decode_s", "cloud_tokens", "requests_per_s", "rejected_share", "balanced_prefill_workers")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_S_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    BALANCED_PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    prefill_workers: int
+    decode_workers: int
+    prefill_s: float
+    decode_s: float
+    cloud_tokens: float
+    requests_per_s: float
+    rejected_share: float
+    balanced_prefill_workers: float
+    def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error")
+    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error", "draining", "cached_tokens_total", "group")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +356,9 @@ class WorkerStatus(_message.Message):
     TRANSFER_BYTES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     REJECTIONS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     INTEGRITY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
     role: Role
     pid: int
     incarnation: bytes
@@ -310,4 +375,7 @@ class WorkerStatus(_message.Message):
     transfer_bytes_total: int
     rejections_total: int
     integrity_error: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ...) -> None: ...
+    draining: bool
+    cached_tokens_total: int
+    group: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ..., draining: bool = ..., cached_tokens_total: _Optional[int] = ..., group: _Optional[str] = ...) -> None: ...

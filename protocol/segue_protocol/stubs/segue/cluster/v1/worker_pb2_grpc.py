@@ -50,6 +50,11 @@ class MembershipServiceStub(object):
                 request_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.FromString,
                 _registered_method=True)
+        self.Control = channel.unary_unary(
+                '/segue.cluster.v1.MembershipService/Control',
+                request_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ControlRequest.SerializeToString,
+                response_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ControlResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer(object):
@@ -70,6 +75,13 @@ class MembershipServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Control(self, request, context):
+        """Drain a worker or switch its role, by hand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +94,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.FromString,
                     response_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.SerializeToString,
+            ),
+            'Control': grpc.unary_unary_rpc_method_handler(
+                    servicer.Control,
+                    request_deserializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ControlRequest.FromString,
+                    response_serializer=segue_dot_cluster_dot_v1_dot_worker__pb2.ControlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +155,33 @@ class MembershipService(object):
             '/segue.cluster.v1.MembershipService/GetCluster',
             segue_dot_cluster_dot_v1_dot_worker__pb2.GetClusterRequest.SerializeToString,
             segue_dot_cluster_dot_v1_dot_worker__pb2.ClusterStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Control(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/segue.cluster.v1.MembershipService/Control',
+            segue_dot_cluster_dot_v1_dot_worker__pb2.ControlRequest.SerializeToString,
+            segue_dot_cluster_dot_v1_dot_worker__pb2.ControlResponse.FromString,
             options,
             channel_credentials,
             insecure,
