@@ -36,6 +36,7 @@ def by_load(members: Sequence[Member]) -> list[Member]:
 @asynccontextmanager
 async def offer(
     membership: Membership,
+    group: str,
     role: private.Role,
     open_stream: Callable[[Member], Stream[S, R]],
     request: S,
@@ -45,18 +46,15 @@ async def offer(
 ) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
     """Hold a stream to a member that has accepted `request`.
 
-    Runs until somebody accepts: put a deadline around it. With
-    `may_be_absent` false, Unavailable is raised at once while no member has
-    the role. A member that fails instead of rejecting is taken out.
+    Runs until somebody in `group` accepts: put a deadline around it. With
+    `may_be_absent` false, Unavailable is raised at once while the group lacks
+    a role, this one or the other. A member that fails instead of rejecting is taken out.
     """
     while True:
-        candidates = by_load(membership.with_role(role))
-        if not candidates and not may_be_absent:
-            raise Unavailable(
-                f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker has joined; "
-                "start one or try again later",
-                reason="NO_WORKER",
-            )
+        absent = membership.absent_role(group)
+        if absent is not None and not may_be_absent:
+            raise nobody_there(absent, group)
+        candidates = by_load(membership.with_role(role, group))
         for member in candidates:
             stream = open_stream(member)
             member.open_streams += 1
@@ -78,3 +76,12 @@ async def offer(
                 member.open_streams -= 1
                 await stream.aclose()
         await anyio.sleep(RETRY_S)
+
+
+def nobody_there(role: private.Role, group: str) -> Unavailable:
+    """The error of a group without any worker of a role: waiting does not help, as load does."""
+    return Unavailable(
+        f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker is in the group "
+        f"{group!r}; start one or try again later",
+        reason="NO_WORKER",
+    )

@@ -8,11 +8,13 @@ compared at the door: a difference is refused and named there, not met later.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
-from segue_protocol.errors import IdentityMismatch
+from segue_protocol.errors import IdentityMismatch, InvalidRequest
 from segue_protocol.identity import ModelIdentity, require_shared_log
 from segue_protocol.wire import private
 
@@ -28,7 +30,7 @@ class Member:
     layout: KvLayout
     max_context_tokens: int
     link: WorkerLink
-    group: str = "default"
+    group: str = DEFAULT_GROUP
     open_streams: int = 0
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
 
@@ -38,9 +40,10 @@ class Member:
 
 
 class Membership:
-    """The map of members. Changes wake everybody who waits for one."""
+    """The map of members by group. Changes wake everybody who waits for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
+        self._groups = tuple(groups)
         self._members: list[Member] = []
         self._changed = asyncio.Event()
 
@@ -48,12 +51,21 @@ class Membership:
     def members(self) -> tuple[Member, ...]:
         return tuple(self._members)
 
-    def with_role(self, role: private.Role) -> list[Member]:
-        return [member for member in self._members if member.role == role]
+    def with_role(self, role: private.Role, group: str) -> list[Member]:
+        """The members of one role in one group; groups never help one another."""
+        return [each for each in self._members if each.role == role and each.group == group]
+
+    def absent_role(self, group: str) -> private.Role | None:
+        """A role that nobody has in a group, None when there is somebody for each."""
+        for role in (private.ROLE_PREFILL, private.ROLE_DECODE):
+            if not self.with_role(role, group):
+                return role
+        return None
 
     @property
     def ready(self) -> bool:
-        return bool(self.with_role(private.ROLE_PREFILL) and self.with_role(private.ROLE_DECODE))
+        """Whether every configured group can serve."""
+        return all(self.absent_role(group) is None for group in self._groups)
 
     @property
     def identity(self) -> ModelIdentity | None:
@@ -65,7 +77,17 @@ class Membership:
         return min((member.max_context_tokens for member in self._members), default=0)
 
     def add(self, member: Member) -> None:
-        """Take a worker in. Raises IdentityMismatch or TransferError naming the factor."""
+        """Take a worker in.
+
+        Raises InvalidRequest for a group nobody configured, IdentityMismatch or
+        TransferError naming the factor in which it differs from the others.
+        """
+        if member.group not in self._groups:
+            raise InvalidRequest(
+                f"{member.name} wants to join the group {member.group!r}; this cluster has "
+                f"{', '.join(self._groups)}: start it with one of them as --group",
+                reason="UNKNOWN_GROUP",
+            )
         if self._members:
             first = self._members[0]
             require_shared_log(first.identity, member.identity)

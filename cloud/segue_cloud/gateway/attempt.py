@@ -16,7 +16,8 @@ from typing import Protocol
 
 import anyio
 
-from segue_cloud.cluster.forwarding import offer
+from segue_cloud.cluster.forwarding import nobody_there, offer
+from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.gateway.state import RequestState
@@ -55,6 +56,17 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose workers serve a request, and with whom it shares them.
+
+    `tenant` is "" where nobody is asked who they are.
+    """
+
+    group: str = DEFAULT_GROUP
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """What the workers are asked to do."""
 
@@ -64,6 +76,7 @@ class Assignment:
     output_ids: Sequence[int]
     sampling: Sampling
     max_tokens: int
+    scope: Scope
 
 
 class Observer(Protocol):
@@ -109,6 +122,7 @@ async def run_attempt(
     Unavailable when there is nobody to ask.
     """
     observer.enter(RequestState.WAITING)
+    scope = assignment.scope
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
     async with AsyncExitStack() as held:
@@ -118,6 +132,7 @@ async def run_attempt(
                 decoder, decode = await held.enter_async_context(
                     offer(
                         membership,
+                        scope.group,
                         private.ROLE_DECODE,
                         lambda member: member.link.decode(),
                         private.DecodeRequest(
@@ -132,6 +147,7 @@ async def run_attempt(
                 prefiller, prefill = await held.enter_async_context(
                     offer(
                         membership,
+                        scope.group,
                         private.ROLE_PREFILL,
                         lambda member: member.link.prefill(),
                         private.PrefillRequest(job=_job(assignment)),
@@ -144,6 +160,9 @@ async def run_attempt(
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
         except TimeoutError:
+            absent = membership.absent_role(scope.group)
+            if absent is not None:
+                raise nobody_there(absent, scope.group) from None
             raise Overloaded(
                 f"no first token within {budget.first_token_s} s: every worker is busy or slow; "
                 "try again later or add prefill workers",
