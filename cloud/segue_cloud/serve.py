@@ -19,6 +19,7 @@ from segue_cloud.config import GroupConfig, ServeConfig, WorkerConfig
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.gateway.tenants import Tenants
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.tokenizer import ChatTokenizer
 
@@ -46,6 +47,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     gateway = Gateway(
         membership,
         groups=groups,
+        tenants=Tenants(config.tenants),
         tokenizer=tokenizer,
         limits=_limits(config),
     )

@@ -68,6 +68,7 @@ class JoinHandler:
                 while True:
                     with anyio.fail_after(self._lease_s):
                         member.status = (await anext(requests)).heartbeat
+                    member.suspect = False
         finally:
             self._membership.remove(member)
             await link.aclose()

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from segue_cloud.cluster.fair_line import FairLine
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
@@ -32,6 +33,10 @@ class Member:
     link: WorkerLink
     group: str = DEFAULT_GROUP
     open_streams: int = 0
+    # It let an offer's time run out and has given no sign of life since.
+    suspect: bool = False
+    # Larger than that of every member that accepted an offer before it.
+    accepted_turn: int = 0
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
 
     @property
@@ -43,7 +48,7 @@ class Membership:
     """The map of members by group. Changes wake everybody who waits for one."""
 
     def __init__(self, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
-        self._groups = tuple(groups)
+        self._lines = {group: FairLine() for group in groups}
         self._members: list[Member] = []
         self._changed = asyncio.Event()
 
@@ -62,10 +67,14 @@ class Membership:
                 return role
         return None
 
+    def line(self, group: str) -> FairLine:
+        """Who waits for the workers of a group."""
+        return self._lines[group]
+
     @property
     def ready(self) -> bool:
         """Whether every configured group can serve."""
-        return all(self.absent_role(group) is None for group in self._groups)
+        return all(self.absent_role(group) is None for group in self._lines)
 
     @property
     def identity(self) -> ModelIdentity | None:
@@ -82,10 +91,10 @@ class Membership:
         Raises InvalidRequest for a group nobody configured, IdentityMismatch or
         TransferError naming the factor in which it differs from the others.
         """
-        if member.group not in self._groups:
+        if member.group not in self._lines:
             raise InvalidRequest(
                 f"{member.name} wants to join the group {member.group!r}; this cluster has "
-                f"{', '.join(self._groups)}: start it with one of them as --group",
+                f"{', '.join(self._lines)}: start it with one of them as --group",
                 reason="UNKNOWN_GROUP",
             )
         if self._members:
@@ -112,5 +121,7 @@ class Membership:
         await self._changed.wait()
 
     def _notify(self) -> None:
+        for line in self._lines.values():
+            line.wake_all()
         self._changed.set()
         self._changed = asyncio.Event()

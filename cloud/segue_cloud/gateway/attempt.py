@@ -125,36 +125,43 @@ async def run_attempt(
     scope = assignment.scope
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
-    async with AsyncExitStack() as held:
+    tokens = len(assignment.prompt_ids) + len(assignment.output_ids)
+    async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
                 need = cells_needed(len(assignment.prompt_ids), reserved_credit)
-                decoder, decode = await held.enter_async_context(
-                    offer(
-                        membership,
-                        scope.group,
-                        private.ROLE_DECODE,
-                        lambda member: member.link.decode(),
-                        private.DecodeRequest(
-                            reserve=private.Reserve(
-                                generation_id=assignment.generation_id, tokens=need
-                            )
-                        ),
-                        "reserved",
-                        may_be_absent=may_wait_for_workers,
+                # An answer that somebody is reading already goes ahead of new ones.
+                with membership.line(scope.group).place(
+                    scope.tenant, tokens, urgent=may_wait_for_workers
+                ) as place:
+                    decoder, decode = await held.enter_async_context(
+                        offer(
+                            membership,
+                            scope.group,
+                            private.ROLE_DECODE,
+                            lambda member: member.link.decode(),
+                            private.DecodeRequest(
+                                reserve=private.Reserve(
+                                    generation_id=assignment.generation_id, tokens=need
+                                )
+                            ),
+                            "reserved",
+                            place=place,
+                            may_be_absent=may_wait_for_workers,
+                        )
                     )
-                )
-                prefiller, prefill = await held.enter_async_context(
-                    offer(
-                        membership,
-                        scope.group,
-                        private.ROLE_PREFILL,
-                        lambda member: member.link.prefill(),
-                        private.PrefillRequest(job=_job(assignment)),
-                        "accepted",
-                        may_be_absent=may_wait_for_workers,
+                    prefiller, prefill = await held_prefill.enter_async_context(
+                        offer(
+                            membership,
+                            scope.group,
+                            private.ROLE_PREFILL,
+                            lambda member: member.link.prefill(),
+                            private.PrefillRequest(job=_job(assignment)),
+                            "accepted",
+                            place=place,
+                            may_be_absent=may_wait_for_workers,
+                        )
                     )
-                )
                 observer.step("forward", os.getpid())
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
@@ -196,6 +203,8 @@ async def run_attempt(
             # The KV has left a prefill worker that dies only now: nothing is lost.
             if lost.member is decoder:
                 return Outcome.LOST
+        # From here on it is not one of the prefiller's open streams any more.
+        await held_prefill.aclose()
         observer.enter(RequestState.DECODING)
         observer.decoding_on(decode)
         try:

@@ -20,6 +20,7 @@ from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.attempt import Budget, Scope
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
+from segue_cloud.gateway.tenants import Tenants
 from segue_cloud.tuner.advice import TtftEstimate, advise
 from segue_protocol.errors import (
     Aborted,
@@ -57,12 +58,14 @@ class Gateway:
         membership: Membership,
         *,
         groups: Groups | None = None,
+        tenants: Tenants | None = None,
         tokenizer: ChatTokenizer | None = None,
         limits: GatewayLimits | None = None,
     ) -> None:
         self.membership = membership
         self.ttft = TtftEstimate()
         self._groups = groups or Groups()
+        self._tenants = tenants or Tenants()
         self._tokenizer = tokenizer
         self._limits = limits or GatewayLimits()
         self._sessions: dict[str, Session] = {}
@@ -189,6 +192,7 @@ class Gateway:
         request = admit(start, identity, self.membership.max_context_tokens, self._tokenizer)
         group = self._groups.of(start.label, request.prompt_ids)
         length = len(request.prompt_ids)
+        self._tenants.require_room(tenant, length, self._sessions.values())
         advice = advise(
             request.profile,
             length,
