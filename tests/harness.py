@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.engine.reference import ReferenceEngine
@@ -83,8 +84,16 @@ class Cloud:
 
     gateway: Gateway
     membership: Membership
-    prefill: PrefillWorker
-    decode: DecodeWorker
+    prefills: list[PrefillWorker]
+    decodes: list[DecodeWorker]
+
+    @property
+    def prefill(self) -> PrefillWorker:
+        return self.prefills[0]
+
+    @property
+    def decode(self) -> DecodeWorker:
+        return self.decodes[0]
 
     def transport(self) -> LocalTransport:
         return LocalTransport(self.gateway.generate, self.gateway.get_model)
@@ -92,15 +101,15 @@ class Cloud:
     def check_idle(self) -> None:
         """Every slot, page, stream and run is back to zero."""
         self.gateway.check_integrity()
-        self.prefill.check_integrity()
-        self.decode.check_integrity()
-        status = self.decode.status()
+        for worker in (*self.prefills, *self.decodes):
+            worker.check_integrity()
+        decodes = [worker.status() for worker in self.decodes]
         counts = {
-            "slots": self.prefill.slots.used,
-            "pages": self.decode.pool.used,
-            "running": status.running,
-            "parked": status.parked,
-            "places": status.slots_used,
+            "slots": sum(worker.slots.used for worker in self.prefills),
+            "pages": sum(worker.pool.used for worker in self.decodes),
+            "running": sum(status.running for status in decodes),
+            "parked": sum(status.parked for status in decodes),
+            "places": sum(status.slots_used for status in decodes),
             "open streams": sum(member.open_streams for member in self.membership.members),
         }
         assert not any(counts.values()), counts
@@ -117,45 +126,65 @@ async def reference_cloud(
     step_s: float = 0.004,
     limits: GatewayLimits | None = None,
     tokenizer: ChatTokenizer | None = None,
+    groups: Groups | None = None,
+    prefill_workers: int = 1,
+    **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
-    """A cluster of one prefill and one decode worker; checked to be idle at the end."""
+    """A cluster of one decode worker and some prefill workers in every group.
+
+    Workers are listed in the order of their groups. The cluster is checked to
+    be idle at the end.
+    """
     engine = ReferenceEngine()
-    slot_pool = SlotPool(engine.layout, slots, max_tokens)
-    page_pool = PagePool(engine.layout, pages, page_tokens)
+    groups = groups or Groups()
+    membership = Membership(groups.names)
+    gateway = Gateway(
+        membership, groups=groups, limits=limits, tokenizer=tokenizer, **gateway_options
+    )
+    cloud = Cloud(gateway, membership, [], [])
+    pools: list[SlotPool | PagePool] = []
     puller = KvPuller()
-    prefill = PrefillWorker(engine, slot_pool, InlineCompute(step_s), digest="full")
-    batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
-    decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
-    membership = Membership()
-    for role, link in (
-        (private.ROLE_PREFILL, LocalLink(prefill=prefill)),
-        (private.ROLE_DECODE, LocalLink(decode=decode)),
-    ):
+
+    def join(group: str, role: private.Role, link: LocalLink) -> None:
         membership.add(
             Member(
                 role=role,
-                pid=0,
-                incarnation=slot_pool.incarnation,
+                group=group,
+                pid=len(membership.members),
+                incarnation=bytes([len(membership.members)] * 16),
                 identity=engine.identity,
                 layout=engine.layout,
                 max_context_tokens=max_tokens,
                 link=link,
             )
         )
-    gateway = Gateway(membership, limits=limits, tokenizer=tokenizer)
-    loop = asyncio.create_task(batch.run())
-    cloud = Cloud(gateway, membership, prefill, decode)
+
+    for group in groups.names:
+        for _ in range(prefill_workers):
+            slot_pool = SlotPool(engine.layout, slots, max_tokens)
+            pools.append(slot_pool)
+            prefill = PrefillWorker(engine, slot_pool, InlineCompute(step_s), digest="full")
+            cloud.prefills.append(prefill)
+            join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill))
+        page_pool = PagePool(engine.layout, pages, page_tokens)
+        pools.append(page_pool)
+        batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
+        decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
+        cloud.decodes.append(decode)
+        join(group, private.ROLE_DECODE, LocalLink(decode=decode))
+    loops = [asyncio.create_task(worker.batch.run()) for worker in cloud.decodes]
     try:
         yield cloud
         await gateway.aclose()
         await asyncio.sleep(2 * step_s)  # pages in use by a running step are freed after it
         cloud.check_idle()
     finally:
-        loop.cancel()
-        await asyncio.gather(loop, return_exceptions=True)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         puller.close()
-        slot_pool.close()
-        page_pool.close()
+        for pool in pools:
+            pool.close()
 
 
 def device_cost(profile: DeviceProfile) -> Callable[[int, int], Awaitable[None]]:

@@ -30,9 +30,12 @@ class GroupConfig:
     """A scenario and its instances (P/D-Serve 3.1): ``[[groups]]`` in the file.
 
     A request belongs to the first group that names its label, else to the first
-    whose `prompt_prefix` its prompt begins with, else to the first group that
+    whose `prompt_prefix` its prompt begins with, else to the one group that
     names neither. Every prefill worker of a group may feed every decode worker
     of it, and no other.
+
+    Prefixes are compared token by token with whole prompts: what the chat
+    template writes before the first message belongs to them.
     """
 
     name: str = "default"

@@ -6,18 +6,20 @@ import asyncio
 import ipaddress
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
 from segue_cloud.cluster.members import Membership
 from segue_cloud.cluster.supervisor import Supervisor
-from segue_cloud.config import ServeConfig, WorkerConfig
+from segue_cloud.config import GroupConfig, ServeConfig, WorkerConfig
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.gateway.tenants import Tenants
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.tokenizer import ChatTokenizer
 
@@ -30,8 +32,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     Raises InvalidRequest or Unavailable when the service cannot start.
     """
     _require_loopback(config)
-    if config.prefill_workers < 0 or config.decode_workers < 0:
-        raise InvalidRequest("prefill_workers and decode_workers cannot be negative")
+    configured = configured_groups(config)
     if config.websocket_port < -1:
         raise InvalidRequest(
             f"websocket_port is {config.websocket_port}, expected a port, 0 (any free one) or "
@@ -40,10 +41,14 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    membership = Membership()
+    tokenizer = ChatTokenizer.from_directory(Path(config.model))
+    groups = Groups.from_config(configured, tokenizer.encode)
+    membership = Membership(groups.names)
     gateway = Gateway(
         membership,
-        tokenizer=ChatTokenizer.from_directory(Path(config.model)),
+        groups=groups,
+        tenants=Tenants(config.tenants),
+        tokenizer=tokenizer,
         limits=_limits(config),
     )
     server = GatewayServer(
@@ -57,7 +62,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         config.worker_port,
         config.websocket_port if config.websocket_port >= 0 else None,
     )
-    supervisor = Supervisor(_workers(config, ports.worker))
+    supervisor = Supervisor(_workers(config, configured, ports.worker))
     supervisor.start()
     watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
@@ -95,11 +100,30 @@ def _limits(config: ServeConfig) -> GatewayLimits:
     )
 
 
-def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
-    roles = ["prefill"] * config.prefill_workers + ["decode"] * config.decode_workers
+def configured_groups(config: ServeConfig) -> tuple[GroupConfig, ...]:
+    """The groups to serve; raises InvalidRequest for numbers of workers that contradict."""
+    workers, default = (config.prefill_workers, config.decode_workers), GroupConfig()
+    if config.groups and workers != (default.prefill_workers, default.decode_workers):
+        raise InvalidRequest(
+            "prefill_workers and decode_workers were set beside groups; give every group its own"
+        )
+    groups = config.groups or (GroupConfig(prefill_workers=workers[0], decode_workers=workers[1]),)
+    for group in groups:
+        if group.prefill_workers < 0 or group.decode_workers < 0:
+            raise InvalidRequest(
+                f"prefill_workers and decode_workers of the group {group.name!r} are "
+                f"{group.prefill_workers} and {group.decode_workers}; they cannot be negative"
+            )
+    return groups
+
+
+def _workers(
+    config: ServeConfig, groups: Sequence[GroupConfig], worker_port: int
+) -> list[WorkerConfig]:
     return [
         WorkerConfig(
             role=role,
+            group=group.name,
             gateway=f"127.0.0.1:{worker_port}",
             model=config.model,
             dtype=config.dtype,
@@ -112,7 +136,8 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
         )
-        for role in roles
+        for group in groups
+        for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers
     ]
 
 

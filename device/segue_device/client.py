@@ -41,8 +41,9 @@ class AsyncClient:
     `pacing` and `budgets` hold where an answer names none of its own. With
     `reuse_kv` a prompt that begins like the turn before (a conversation) is
     prefilled only from where it differs. `insecure` allows plain text to a
-    cloud that is not on this machine. `draw_seed` gives an answer that is sampled
-    without a seed its own.
+    cloud that is not on this machine. `label` names the scenario that answers
+    belong to, for which the cloud may keep workers of its own. `draw_seed` gives
+    an answer that is sampled without a seed its own.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class AsyncClient:
         privacy: Privacy | None = None,
         reuse_kv: bool = True,
         insecure: bool = False,
+        label: str = "",
         draw_seed: Callable[[], int] = random_seed,
     ) -> None:
         if cloud is None and model is None:
@@ -70,6 +72,7 @@ class AsyncClient:
         self._privacy = privacy or Privacy()
         self._reuse_kv = reuse_kv
         self._insecure = insecure
+        self._label = label
         self._running = RunningAnswers()
         self._draw_seed = draw_seed
 
@@ -126,6 +129,7 @@ class AsyncClient:
         budgets: Budgets | None = None,
         logprobs: bool = False,
         model: str = "",
+        label: str | None = None,
         on_result: Callable[[Result], None] = lambda result: None,
     ) -> AnswerStream:
         """An answer to exactly one of `messages`, `prompt` and `prompt_token_ids`.
@@ -134,9 +138,10 @@ class AsyncClient:
         `credit_through` fixes how many tokens the cloud makes at most, in place
         of its advice and of extensions. With `ttft_target_s` a split answer asks
         the cloud only if the device's own prefill takes longer. `model` names
-        the cloud's. `on_result` is called with the result of an answer that did
-        not fail. The model's own stop ids always count. Raises InvalidRequest,
-        ContextTooLong or Unsupported before anything is sent.
+        the cloud's; `label`, in place of the client's own, its scenario. `on_result`
+        is called with the result of an answer that did not fail. The model's own stop
+        ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
+        anything is sent.
         """
         asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
         match = self._model.match(asked.ids) if self._model and self._reuse_kv else Match()
@@ -163,6 +168,7 @@ class AsyncClient:
             logprobs=logprobs,
             budgets=budgets or self._budgets,
             cloud_model=model,
+            label=self._label if label is None else label,
         )
         return AnswerStream(
             request,

@@ -69,6 +69,7 @@ def request_for(
     logprobs: bool,
     budgets: Budgets,
     cloud_model: str,
+    label: str,
 ) -> AnswerRequest:
     """The request. Raises InvalidRequest on sampling options outside their bounds."""
     sampling.validate(model.identity.vocab_size if model is not None else None)
@@ -83,6 +84,7 @@ def request_for(
         sampling=dataclasses.replace(sampling, stop_token_ids=tuple(stop_ids)),
         max_tokens=max_tokens,
         model=cloud_model,
+        label=label,
         identity=model.identity if model is not None else None,
         profile=model.profile if model is not None else None,
         credit_through=max_tokens if one_side else credit_through,

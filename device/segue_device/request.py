@@ -47,6 +47,8 @@ class AnswerRequest:
     device_standby: bool = False
     # Tokens that this device made may go to the cloud, if the device cannot go on.
     upload_history: bool = True
+    # Names a scenario for which the cloud may keep workers of its own.
+    label: str = ""
     # Why the answer does not run where its mode would have it.
     placement_reason: str | None = None
     logprobs: bool = False
@@ -69,6 +71,7 @@ class AnswerRequest:
             request_id=self.request_id,
             protocol=protocol_version(),
             model=self.model,
+            label=self.label,
             sampling=self.sampling.to_wire(),
             limits=public.Limits(max_tokens=self.max_tokens),
             output_prefix=output_prefix,

@@ -42,7 +42,7 @@ def start_message(
 class Answer:
     """A raw stream to the gateway, read in the background."""
 
-    def __init__(self, cloud: Cloud, start: public.GenerateRequest) -> None:
+    def __init__(self, cloud: Cloud, start: public.GenerateRequest, *, tenant: str = "") -> None:
         self._requests: asyncio.Queue[public.GenerateRequest] = asyncio.Queue()
         self._requests.put_nowait(start)
         self.ids: list[int] = []
@@ -50,15 +50,15 @@ class Answer:
         self.announced: list[int] = []
         self.finish: public.Finish | None = None
         self.error: SegueError | None = None
-        self._task = asyncio.create_task(self._read(cloud))
+        self._task = asyncio.create_task(self._read(cloud, tenant))
 
-    async def _read(self, cloud: Cloud) -> None:
+    async def _read(self, cloud: Cloud, tenant: str) -> None:
         async def requests() -> AsyncIterator[public.GenerateRequest]:
             while True:
                 yield await self._requests.get()
 
         try:
-            async for response in cloud.gateway.generate(requests()):
+            async for response in cloud.gateway.generate(requests(), tenant=tenant):
                 self.ids.extend(response.tokens.ids)
                 self._grown.set()
                 if response.HasField("progress"):

@@ -1,8 +1,9 @@
 """On-demand forwarding (P/D-Serve 3.2): offer, be rejected, offer elsewhere.
 
-There is no queue at a worker. The gateway offers a request to the least loaded
-member first; a member that is full rejects at once; after a whole round of
-rejections the gateway waits a little and starts again, until the deadline.
+There is no queue at a worker. The first in the group's line offers its request
+to one member after the other; a member that is full rejects at once; after a
+whole round of rejections it waits until something is freed and starts again,
+until the deadline.
 """
 
 from __future__ import annotations
@@ -14,67 +15,106 @@ from typing import TypeVar
 import anyio
 from google.protobuf.message import Message
 
+from segue_cloud.cluster.fair_line import Place
 from segue_cloud.cluster.members import Member, Membership
 from segue_protocol.errors import Overloaded, ProtocolError, Unavailable
 from segue_protocol.streams import Stream
 from segue_protocol.wire import private
 
+# A worker frees a slot a moment after its stream was closed here, and evictable
+# pages free themselves: the first in line also asks again without being woken.
 RETRY_S = 0.01
 # An offer is answered at once. A worker that does not is frozen or drowning;
 # its lease will take it out, meanwhile others are asked.
 ANSWER_S = 2.0
+# How many more streams than the least loaded a holder of the prefix may have.
+PREFIX_SLACK = 1
 
 S = TypeVar("S", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
-def by_load(members: Sequence[Member]) -> list[Member]:
-    """Least open streams first; ties keep the order of joining."""
-    return sorted(members, key=lambda member: member.open_streams)
+def order(members: Sequence[Member], matched: Callable[[Member], int]) -> list[Member]:
+    """Whom to ask, and in which order.
+
+    The longest matching prefix first among members hardly busier than the
+    least loaded, then the fewest open streams, then who accepted longest ago.
+    A suspect costs a whole time budget, so it is asked only where nobody else is.
+    """
+    trusted = [member for member in members if not member.suspect] or list(members)
+    least = min((member.open_streams for member in trusted), default=0)
+
+    def rank(member: Member) -> tuple[int, int, int]:
+        near = member.open_streams <= least + PREFIX_SLACK
+        return (-matched(member) if near else 0, member.open_streams, member.accepted_turn)
+
+    return sorted(trusted, key=rank)
 
 
 @asynccontextmanager
 async def offer(
     membership: Membership,
+    group: str,
     role: private.Role,
     open_stream: Callable[[Member], Stream[S, R]],
     request: S,
     accepted: str,
     *,
+    place: Place,
     may_be_absent: bool,
+    matched: Callable[[Member], int] = lambda member: 0,
 ) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
     """Hold a stream to a member that has accepted `request`.
 
-    Runs until somebody accepts: put a deadline around it. With
-    `may_be_absent` false, Unavailable is raised at once while no member has
-    the role. A member that fails instead of rejecting is taken out.
+    Runs until somebody in `group` accepts: put a deadline around it. With
+    `may_be_absent` false, Unavailable is raised at once while the group lacks
+    a role, this one or the other. A member that fails instead of rejecting is
+    taken out. `matched` says how much of a prompt a member holds already.
     """
     while True:
-        candidates = by_load(membership.with_role(role))
-        if not candidates and not may_be_absent:
-            raise Unavailable(
-                f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker has joined; "
-                "start one or try again later",
-                reason="NO_WORKER",
-            )
-        for member in candidates:
-            stream = open_stream(member)
+        place.clear()
+        absent = membership.absent_role(group)
+        if absent is not None and not may_be_absent:
+            raise nobody_there(absent, group)
+        members = membership.with_role(role, group)
+        for member in order(members, matched) if place.is_first else ():
+            stream, held = open_stream(member), False
             member.open_streams += 1
             try:
                 try:
                     with anyio.fail_after(ANSWER_S):
                         await stream.send(request)
                         answer = await stream.receive()
-                except (Overloaded, TimeoutError):
+                except TimeoutError:
+                    member.suspect = True
+                    continue
+                except Overloaded:
+                    member.suspect = False
                     continue
                 except Unavailable:
                     membership.remove(member)
                     continue
                 if answer is None or answer.WhichOneof("message") != accepted:
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
+                member.suspect = False
+                member.accepted_turn = 1 + max(other.accepted_turn for other in members)
+                held = True
                 yield member, stream
                 return
             finally:
                 member.open_streams -= 1
-                await stream.aclose()
-        await anyio.sleep(RETRY_S)
+                try:
+                    await stream.aclose()
+                finally:
+                    if held:  # its own rejection is no news to the first in line
+                        membership.line(group).wake_first()
+        await place.woken(RETRY_S if place.is_first else None)
+
+
+def nobody_there(role: private.Role, group: str) -> Unavailable:
+    """The error of a group without any worker of a role: no load, nobody to wait for."""
+    return Unavailable(
+        f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker is in the group "
+        f"{group!r}; start one or try again later",
+        reason="NO_WORKER",
+    )

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import anyio
 
+from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.kv.layout import KvLayout
@@ -36,7 +37,8 @@ class JoinHandler:
         """`register`, then heartbeats at least once a lease.
 
         Raises IdentityMismatch or TransferError naming the factor in which the
-        worker differs from the cluster, Unsupported on another protocol.
+        worker differs from the cluster, InvalidRequest for an unknown group,
+        Unsupported on another protocol.
         """
         first = await anext(requests, None)
         if first is None or not first.HasField("register"):
@@ -51,7 +53,7 @@ class JoinHandler:
         link = self._open_link(register.address)
         member = Member(
             role=register.role,
-            group=register.group or "default",
+            group=register.group or DEFAULT_GROUP,
             pid=register.pid,
             incarnation=register.incarnation,
             identity=ModelIdentity.from_wire(register.identity),
@@ -66,6 +68,7 @@ class JoinHandler:
                 while True:
                     with anyio.fail_after(self._lease_s):
                         member.status = (await anext(requests)).heartbeat
+                    member.suspect = False
         finally:
             self._membership.remove(member)
             await link.aclose()

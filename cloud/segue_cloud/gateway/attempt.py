@@ -16,7 +16,8 @@ from typing import Protocol
 
 import anyio
 
-from segue_cloud.cluster.forwarding import offer
+from segue_cloud.cluster.forwarding import nobody_there, offer
+from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.gateway.state import RequestState
@@ -55,6 +56,17 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose workers serve a request, and with whom it shares them.
+
+    `tenant` is "" where nobody is asked who they are.
+    """
+
+    group: str = DEFAULT_GROUP
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """What the workers are asked to do."""
 
@@ -64,6 +76,7 @@ class Assignment:
     output_ids: Sequence[int]
     sampling: Sampling
     max_tokens: int
+    scope: Scope
 
 
 class Observer(Protocol):
@@ -109,41 +122,54 @@ async def run_attempt(
     Unavailable when there is nobody to ask.
     """
     observer.enter(RequestState.WAITING)
+    scope = assignment.scope
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
-    async with AsyncExitStack() as held:
+    tokens = len(assignment.prompt_ids) + len(assignment.output_ids)
+    async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
                 need = cells_needed(len(assignment.prompt_ids), reserved_credit)
-                decoder, decode = await held.enter_async_context(
-                    offer(
-                        membership,
-                        private.ROLE_DECODE,
-                        lambda member: member.link.decode(),
-                        private.DecodeRequest(
-                            reserve=private.Reserve(
-                                generation_id=assignment.generation_id, tokens=need
-                            )
-                        ),
-                        "reserved",
-                        may_be_absent=may_wait_for_workers,
+                # An answer that somebody is reading already goes ahead of new ones.
+                with membership.line(scope.group).place(
+                    scope.tenant, tokens, urgent=may_wait_for_workers
+                ) as place:
+                    decoder, decode = await held.enter_async_context(
+                        offer(
+                            membership,
+                            scope.group,
+                            private.ROLE_DECODE,
+                            lambda member: member.link.decode(),
+                            private.DecodeRequest(
+                                reserve=private.Reserve(
+                                    generation_id=assignment.generation_id, tokens=need
+                                )
+                            ),
+                            "reserved",
+                            place=place,
+                            may_be_absent=may_wait_for_workers,
+                        )
                     )
-                )
-                prefiller, prefill = await held.enter_async_context(
-                    offer(
-                        membership,
-                        private.ROLE_PREFILL,
-                        lambda member: member.link.prefill(),
-                        private.PrefillRequest(job=_job(assignment)),
-                        "accepted",
-                        may_be_absent=may_wait_for_workers,
+                    prefiller, prefill = await held_prefill.enter_async_context(
+                        offer(
+                            membership,
+                            scope.group,
+                            private.ROLE_PREFILL,
+                            lambda member: member.link.prefill(),
+                            private.PrefillRequest(job=_job(assignment)),
+                            "accepted",
+                            place=place,
+                            may_be_absent=may_wait_for_workers,
+                        )
                     )
-                )
                 observer.step("forward", os.getpid())
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
         except TimeoutError:
+            absent = membership.absent_role(scope.group)
+            if absent is not None:
+                raise nobody_there(absent, scope.group) from None
             raise Overloaded(
                 f"no first token within {budget.first_token_s} s: every worker is busy or slow; "
                 "try again later or add prefill workers",
@@ -177,6 +203,8 @@ async def run_attempt(
             # The KV has left a prefill worker that dies only now: nothing is lost.
             if lost.member is decoder:
                 return Outcome.LOST
+        # From here on it is not one of the prefiller's open streams any more.
+        await held_prefill.aclose()
         observer.enter(RequestState.DECODING)
         observer.decoding_on(decode)
         try:

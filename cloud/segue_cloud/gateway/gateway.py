@@ -14,11 +14,13 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 
+from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import admit
-from segue_cloud.gateway.attempt import Budget
+from segue_cloud.gateway.attempt import Budget, Scope
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
+from segue_cloud.gateway.tenants import Tenants
 from segue_cloud.tuner.advice import TtftEstimate, advise
 from segue_protocol.errors import (
     Aborted,
@@ -55,11 +57,15 @@ class Gateway:
         self,
         membership: Membership,
         *,
+        groups: Groups | None = None,
+        tenants: Tenants | None = None,
         tokenizer: ChatTokenizer | None = None,
         limits: GatewayLimits | None = None,
     ) -> None:
         self.membership = membership
         self.ttft = TtftEstimate()
+        self._groups = groups or Groups()
+        self._tenants = tenants or Tenants()
         self._tokenizer = tokenizer
         self._limits = limits or GatewayLimits()
         self._sessions: dict[str, Session] = {}
@@ -76,10 +82,13 @@ class Gateway:
     # ---- calls
 
     async def generate(
-        self, requests: AsyncIterator[public.GenerateRequest]
+        self, requests: AsyncIterator[public.GenerateRequest], *, tenant: str = ""
     ) -> AsyncGenerator[public.GenerateResponse, None]:
-        """One answer, or the rest of one. See the proto for the messages."""
-        session, cursor, credit = self._open(await _first(requests))
+        """One answer, or the rest of one. See the proto for the messages.
+
+        `tenant` is who asks, "" where nobody is asked.
+        """
+        session, cursor, credit = self._open(await _first(requests), tenant)
         reader = self._attach(session, cursor)
         steering = asyncio.create_task(self._steer(requests, session, reader, credit))
         try:
@@ -164,24 +173,26 @@ class Gateway:
 
     # ---- opening
 
-    def _open(self, first: public.GenerateRequest) -> tuple[Session, int, int]:
+    def _open(self, first: public.GenerateRequest, tenant: str) -> tuple[Session, int, int]:
         if self._closing:
             raise _shutting_down()
         kind = first.WhichOneof("message")
         if kind == "start":
-            return self._start(first.start), len(first.start.output_prefix), 0
+            return self._start(first.start, tenant), len(first.start.output_prefix), 0
         if kind == "resume":
             return self._resume(first.resume)
         raise InvalidRequest(
             f"the first message of a stream is {kind or 'nameless'}, expected start or resume"
         )
 
-    def _start(self, start: public.Start) -> Session:
+    def _start(self, start: public.Start, tenant: str) -> Session:
         identity = self.membership.identity
         if identity is None:
             raise Unavailable("no worker has joined yet; try again later", reason="NO_WORKER")
         request = admit(start, identity, self.membership.max_context_tokens, self._tokenizer)
+        group = self._groups.of(start.label, request.prompt_ids)
         length = len(request.prompt_ids)
+        self._tenants.require_room(tenant, length, self._sessions.values())
         advice = advise(
             request.profile,
             length,
@@ -200,6 +211,7 @@ class Gateway:
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
+            scope=Scope(group=group.name, tenant=tenant),
         )
         session.step("admit", os.getpid())
         self._sessions[session.generation_id] = session

@@ -20,6 +20,7 @@ from segue_cloud.gateway.attempt import (
     Assignment,
     Budget,
     Outcome,
+    Scope,
     credit_message,
     run_attempt,
 )
@@ -48,12 +49,14 @@ class Session:
         identity: ModelIdentity,
         credit_cap: int,
         text: TextStream | None,
+        scope: Scope | None = None,
     ) -> None:
         self.generation_id = generation_id
         self.resume_token = resume_token
         self.request = request
         self.advice = advice
         self.identity = identity
+        self.scope = scope or Scope()
         self.log = CloudLog(request.output_prefix)
         self.state = RequestState.WAITING
         self.measured = Measured()
@@ -131,6 +134,7 @@ class Session:
             output_ids=list(self.log.ids),
             sampling=self.request.sampling,
             max_tokens=self.request.max_tokens,
+            scope=self.scope,
         )
         # A first attempt with nobody there fails at once: the device goes on
         # alone. Later ones wait, because a replacement may be starting.
