@@ -111,6 +111,7 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            drain_grace_s=config.drain_grace_s,
         )
         for role in roles
     ]

@@ -33,6 +33,21 @@ def by_load(members: Sequence[Member]) -> list[Member]:
     return sorted(members, key=lambda member: member.open_streams)
 
 
+def _suitable(
+    membership: Membership, role: private.Role, partner: Member | None
+) -> Sequence[Member]:
+    members = membership.with_role(role)
+    if partner is not None:
+        return [member for member in members if member.can_feed(partner)]
+    # A reservation where no prefill worker can reach it would only wait.
+    paired = [
+        member
+        for member in members
+        if any(other.takes_requests for other in membership.partners(member))
+    ]
+    return paired or members
+
+
 @asynccontextmanager
 async def offer(
     membership: Membership,
@@ -42,6 +57,7 @@ async def offer(
     accepted: str,
     *,
     may_be_absent: bool,
+    partner: Member | None = None,
 ) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
     """Hold a stream to a member that has accepted `request`.
 
@@ -50,7 +66,7 @@ async def offer(
     the role. A member that fails instead of rejecting is taken out.
     """
     while True:
-        candidates = by_load(membership.with_role(role))
+        candidates = by_load(_suitable(membership, role, partner))
         if not candidates and not may_be_absent:
             raise Unavailable(
                 f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker has joined; "

@@ -137,6 +137,7 @@ async def run_attempt(
                         private.PrefillRequest(job=_job(assignment)),
                         "accepted",
                         may_be_absent=may_wait_for_workers,
+                        partner=decoder,
                     )
                 )
                 observer.step("forward", os.getpid())
