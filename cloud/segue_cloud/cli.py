@@ -18,8 +18,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add(commands, "serve", ServeConfig, "start a gateway and its workers on this machine")
     _add(commands, "worker", WorkerConfig, "start one worker and join a gateway")
+    drain = commands.add_parser("drain", help="let a worker finish what it does, then leave")
+    drain.add_argument("worker", help="its process id, or the beginning of its incarnation")
+    drain.add_argument("--gateway", required=True, help="HOST:PORT where workers join")
     options = vars(parser.parse_args(arguments))
-    command, file = options.pop("command"), options.pop("config")
+    command, file = options.pop("command"), options.pop("config", None)
+    if command == "drain":
+        from segue_cloud.cluster import control
+
+        return control.main(**options)
     try:
         if command == "serve":
             from segue_cloud import serve

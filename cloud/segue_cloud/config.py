@@ -89,6 +89,7 @@ class ServeConfig:
     unclaimed_s: float = 30.0
     heartbeat_s: float = 5.0
     lease_s: float = 3.0
+    drain_grace_s: float = 30.0
     insecure: bool = False  # plain text on an address that is not loopback
     groups: tuple[GroupConfig, ...] = ()  # none: one group of prefill_workers and decode_workers
     tenants: tuple[TenantConfig, ...] = ()  # none: nobody is asked who they are
@@ -100,7 +101,8 @@ class WorkerConfig:
 
     role: str = ""
     group: str = "default"
-    gateway: str = ""
+    gateway: str = ""  # where workers join
+    host: str = "127.0.0.1"  # an address of this host that the gateway can reach
     model: str = ""
     dtype: str = "float32"
     threads: int = 1
@@ -111,6 +113,7 @@ class WorkerConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    drain_grace_s: float = 30.0  # before what still runs is moved to other workers
 
 
 Config = TypeVar("Config", ServeConfig, WorkerConfig)

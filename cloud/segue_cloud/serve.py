@@ -135,6 +135,7 @@ def _workers(
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            drain_grace_s=config.drain_grace_s,
         )
         for group in groups
         for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers

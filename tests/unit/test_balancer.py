@@ -32,7 +32,7 @@ def _member(role: private.Role, pid: int, open_streams: int = 0) -> Member:
 
 
 def _group(decode: int = 3) -> tuple[Balancer, list[tuple[int, private.Role]]]:
-    membership, measures = Membership(), GroupMeasures()
+    membership, measures = Membership(["chat"]), GroupMeasures()
     membership.add(_member(private.ROLE_PREFILL, 1))
     for place in range(decode):
         membership.add(_member(private.ROLE_DECODE, 2 + place, open_streams=5 - place))

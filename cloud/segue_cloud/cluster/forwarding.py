@@ -51,6 +51,21 @@ def order(members: Sequence[Member], matched: Callable[[Member], int]) -> list[M
     return sorted(trusted, key=rank)
 
 
+def _suitable(
+    membership: Membership, group: str, role: private.Role, partner: Member | None
+) -> Sequence[Member]:
+    members = membership.with_role(role, group)
+    if partner is not None:
+        return [member for member in members if member.can_feed(partner)]
+    # A reservation where no prefill worker can reach it would only wait.
+    paired = [
+        member
+        for member in members
+        if any(other.takes_requests for other in membership.partners(member))
+    ]
+    return paired or members
+
+
 @asynccontextmanager
 async def offer(
     membership: Membership,
@@ -63,20 +78,22 @@ async def offer(
     place: Place,
     may_be_absent: bool,
     matched: Callable[[Member], int] = lambda member: 0,
+    partner: Member | None = None,
 ) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
     """Hold a stream to a member that has accepted `request`.
 
     Runs until somebody in `group` accepts: put a deadline around it. With
     `may_be_absent` false, Unavailable is raised at once while the group lacks
     a role, this one or the other. A member that fails instead of rejecting is
-    taken out. `matched` says how much of a prompt a member holds already.
+    taken out. `matched` says how much of a prompt a member holds already,
+    `partner` with whom it must be able to move KV.
     """
     while True:
         place.clear()
         absent = membership.absent_role(group)
         if absent is not None and not may_be_absent:
             raise nobody_there(absent, group)
-        members = membership.with_role(role, group)
+        members = _suitable(membership, group, role, partner)
         for member in order(members, matched) if place.is_first else ():
             stream, held = open_stream(member), False
             member.open_streams += 1
@@ -97,7 +114,7 @@ async def offer(
                 if answer is None or answer.WhichOneof("message") != accepted:
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
                 member.suspect = False
-                member.accepted_turn = 1 + max(other.accepted_turn for other in members)
+                member.accepted_turn = 1 + max(other.accepted_turn for other in membership.members)
                 held = True
                 yield member, stream
                 return

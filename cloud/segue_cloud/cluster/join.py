@@ -1,8 +1,10 @@
-"""How a worker becomes a member, seen from the gateway."""
+"""How a worker becomes a member, is told what to do, and leaves; seen from the gateway."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import anyio
@@ -10,15 +12,18 @@ import anyio
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.cluster.proving import prove
 from segue_cloud.kv.layout import KvLayout
-from segue_protocol.errors import InvalidRequest, Unsupported
+from segue_protocol.errors import InvalidRequest, SegueError, Unavailable, Unsupported
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.version import PROTOCOL_MAJOR
 from segue_protocol.wire import private
 
+log = logging.getLogger(__name__)
+
 
 class JoinHandler:
-    """Serves `Join`: membership lasts as long as the stream and its heartbeats."""
+    """Serves `Join` and `Control`: membership lasts as long as the stream and its heartbeats."""
 
     def __init__(
         self,
@@ -34,41 +39,94 @@ class JoinHandler:
     async def join(
         self, requests: AsyncIterator[private.JoinRequest]
     ) -> AsyncGenerator[private.JoinResponse, None]:
-        """`register`, then heartbeats at least once a lease.
+        """`register`, then heartbeats at least once a lease; commands come back.
 
-        Raises IdentityMismatch or TransferError naming the factor in which the
-        worker differs from the cluster, InvalidRequest for an unknown group,
-        Unsupported on another protocol.
+        Raises IdentityMismatch naming the factor in which the worker differs
+        from the cluster, InvalidRequest for an unknown group, Unsupported on
+        another protocol; later Unavailable: PROBE_FAILED, LEASE_EXPIRED, or
+        TAKEN_OUT after an error or by a successor.
         """
         first = await anext(requests, None)
         if first is None or not first.HasField("register"):
             raise InvalidRequest("a join stream begins with `register`")
-        register = first.register
+        member = self._member(first.register)
+        try:
+            self._membership.add(member)
+            tasks = [
+                asyncio.create_task(self._listen(requests, member)),
+                asyncio.create_task(prove(self._membership, member)),
+            ]
+            try:
+                yield private.JoinResponse(lease_s=self._lease_s)
+                while (command := await member.commands.get()) is not None:
+                    if isinstance(command, SegueError):
+                        raise command
+                    yield command
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        except SegueError as error:
+            log.warning("%s is no member: %s", member.name, error.message)
+            raise
+        finally:
+            self._membership.remove(member)
+            await member.link.aclose()
+
+    async def control(self, request: private.ControlRequest) -> private.ControlResponse:
+        """Pass a command on to a member, which is offered nothing from now on.
+
+        Raises NotFound or InvalidRequest when the worker or the command is not clear.
+        """
+        kind = request.WhichOneof("command")
+        if kind is None:
+            raise InvalidRequest("the command is missing, expected drain or switch_role")
+        member = self._membership.find(request.worker)
+        member.draining = True
+        self._membership.notify()
+        command = private.JoinResponse(lease_s=self._lease_s)
+        getattr(command, kind).CopyFrom(getattr(request, kind))
+        member.commands.put_nowait(command)
+        return private.ControlResponse(worker=member.name, incarnation=member.incarnation)
+
+    def _member(self, register: private.Register) -> Member:
         if register.protocol.major != PROTOCOL_MAJOR:
             raise Unsupported(
                 f"worker speaks protocol {register.protocol.major}, gateway {PROTOCOL_MAJOR}; "
                 "run the same version on both",
                 reason="PROTOCOL_VERSION",
             )
-        link = self._open_link(register.address)
-        member = Member(
+        return Member(
             role=register.role,
             group=register.group or DEFAULT_GROUP,
+            address=register.address,
+            host_id=register.host_id,
             pid=register.pid,
             incarnation=register.incarnation,
             identity=ModelIdentity.from_wire(register.identity),
             layout=KvLayout.from_wire(register.layout),
             max_context_tokens=register.max_context_tokens,
-            link=link,
+            link=self._open_link(register.address),
+            ready=False,
+            unready_reason="not probed yet",
         )
+
+    async def _listen(self, requests: AsyncIterator[private.JoinRequest], member: Member) -> None:
+        """Take heartbeats in; end the stream when they stop."""
+        end: SegueError | None = None
         try:
-            self._membership.add(member)
-            yield private.JoinResponse(lease_s=self._lease_s)
-            with contextlib.suppress(StopAsyncIteration, TimeoutError):
+            with contextlib.suppress(StopAsyncIteration):
                 while True:
                     with anyio.fail_after(self._lease_s):
                         member.status = (await anext(requests)).heartbeat
                     member.suspect = False
+                    if member.status.draining and not member.draining:
+                        member.draining = True
+                        self._membership.notify()
+        except TimeoutError:
+            end = Unavailable(
+                f"no heartbeat within the lease of {self._lease_s} s; join again",
+                reason="LEASE_EXPIRED",
+            )
         finally:
-            self._membership.remove(member)
-            await link.aclose()
+            member.commands.put_nowait(end)

@@ -16,7 +16,6 @@ DecodeStream = Stream[private.DecodeRequest, private.DecodeResponse]
 
 
 STATUS_TIMEOUT_S = 2.0
-LINGER_S = 60.0
 
 
 class WorkerLink(Protocol):
@@ -30,7 +29,9 @@ class WorkerLink(Protocol):
         """The worker's counts now. Raises Unavailable or DeadlineExceeded."""
         ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Give the worker up: every stream to it raises Unavailable."""
+        ...
 
 
 class GrpcLink:
@@ -56,7 +57,5 @@ class GrpcLink:
         return status
 
     async def aclose(self) -> None:
-        # Closing at once would cancel calls in flight on our side, which looks
-        # like a cancelled task; a dead peer's calls end by themselves, a frozen
-        # one's by the session's own budgets.
-        await self._channel.close(LINGER_S)
+        # At once: a frozen worker's streams would stay open and their requests wait.
+        await self._channel.close()

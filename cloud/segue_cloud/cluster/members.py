@@ -1,7 +1,8 @@
 """Who belongs to the cluster now.
 
 A worker is a member from its registration until its join stream ends, its
-heartbeats stop, or an error shows it to be gone. Identity and KV layout are
+heartbeats stop, or an error shows it to be gone; it is offered requests once a
+probe has gone through it, and until it drains. Identity and KV layout are
 compared at the door: a difference is refused and named there, not met later.
 """
 
@@ -15,7 +16,14 @@ from segue_cloud.cluster.fair_line import FairLine
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
-from segue_protocol.errors import IdentityMismatch, InvalidRequest
+from segue_protocol.errors import (
+    IdentityMismatch,
+    InvalidRequest,
+    NotFound,
+    SegueError,
+    TransferError,
+    Unavailable,
+)
 from segue_protocol.identity import ModelIdentity, require_shared_log
 from segue_protocol.wire import private
 
@@ -32,12 +40,32 @@ class Member:
     max_context_tokens: int
     link: WorkerLink
     group: str = DEFAULT_GROUP
+    address: str = ""
+    # Processes with equal ones can map each other's memory.
+    host_id: str = ""
+    ready: bool = True
+    # Why it is not ready.
+    unready_reason: str = ""
+    failed_probes: int = 0
+    draining: bool = False
     open_streams: int = 0
     # It let an offer's time run out and has given no sign of life since.
     suspect: bool = False
     # Larger than that of every member that accepted an offer before it.
     accepted_turn: int = 0
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
+    # What its join stream says next; an error or None ends the stream.
+    commands: asyncio.Queue[private.JoinResponse | SegueError | None] = field(
+        default_factory=asyncio.Queue
+    )
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.ready and not self.draining
+
+    def can_feed(self, other: Member) -> bool:
+        """Whether KV can move between the two, in either direction."""
+        return self.group == other.group and self.host_id == other.host_id
 
     @property
     def name(self) -> str:
@@ -57,8 +85,12 @@ class Membership:
         return tuple(self._members)
 
     def with_role(self, role: private.Role, group: str) -> list[Member]:
-        """The members of one role in one group; groups never help one another."""
-        return [each for each in self._members if each.role == role and each.group == group]
+        """Who takes requests in one role of one group; groups never help one another."""
+        return [
+            each
+            for each in self._members
+            if each.role == role and each.group == group and each.takes_requests
+        ]
 
     def absent_role(self, group: str) -> private.Role | None:
         """A role that nobody has in a group, None when there is somebody for each."""
@@ -70,6 +102,36 @@ class Membership:
     def line(self, group: str) -> FairLine:
         """Who waits for the workers of a group."""
         return self._lines[group]
+
+    def partners(self, member: Member) -> list[Member]:
+        """Every member of the other role that KV can move to or from, ready or not."""
+        return [
+            other
+            for other in self._members
+            if other.role != member.role and other.can_feed(member) and not other.draining
+        ]
+
+    def find(self, worker: str) -> Member:
+        """The member with this pid, or whose incarnation begins with these hex digits.
+
+        Raises NotFound, or InvalidRequest when more than one answers to it.
+        """
+        found = [member for member in self._members if worker == str(member.pid)] or [
+            member
+            for member in self._members
+            if worker and member.incarnation.hex().startswith(worker)
+        ]
+        if not found:
+            known = ", ".join(
+                f"{each.name} ({each.incarnation.hex()[:8]})" for each in self._members
+            )
+            raise NotFound(f"no worker {worker!r}; members are {known or 'none'}")
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"{worker!r} means {' or '.join(each.incarnation.hex() for each in found)}; "
+                "give more digits of the incarnation"
+            )
+        return found[0]
 
     @property
     def ready(self) -> bool:
@@ -88,8 +150,10 @@ class Membership:
     def add(self, member: Member) -> None:
         """Take a worker in.
 
-        Raises InvalidRequest for a group nobody configured, IdentityMismatch or
-        TransferError naming the factor in which it differs from the others.
+        Raises InvalidRequest for a group nobody configured, IdentityMismatch
+        naming the factor in which it differs from the others. A member at the
+        same address is replaced: its process is no more, or has lost its
+        connection and joins again.
         """
         if member.group not in self._lines:
             raise InvalidRequest(
@@ -97,6 +161,11 @@ class Membership:
                 f"{', '.join(self._lines)}: start it with one of them as --group",
                 reason="UNKNOWN_GROUP",
             )
+        if member.address:
+            for older in self._members:
+                if older.address == member.address:
+                    self.remove(older)
+                    break
         if self._members:
             first = self._members[0]
             require_shared_log(first.identity, member.identity)
@@ -106,21 +175,27 @@ class Membership:
                     "all workers of a cluster must load the same model",
                     reason="WEIGHTS_MISMATCH",
                 )
-            first.layout.require_equal(member.layout)
+            try:
+                first.layout.require_equal(member.layout)
+            except TransferError as error:  # retried, a transfer may succeed; this never will
+                raise IdentityMismatch(error.message, reason=error.reason) from error
         self._members.append(member)
-        self._notify()
+        self.notify()
 
     def remove(self, member: Member) -> None:
-        """Take a worker out. Idempotent; open streams end on their own."""
+        """Take a worker out. Idempotent. If it lives, it is told and may join again."""
         if member in self._members:
             self._members.remove(member)
-            self._notify()
+            gone = Unavailable(f"{member.name} was taken out; join again", reason="TAKEN_OUT")
+            member.commands.put_nowait(gone)
+            self.notify()
 
     async def changed(self) -> None:
         """Wait for the next change."""
         await self._changed.wait()
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake everybody who waits for a change of the membership or of a member."""
         for line in self._lines.values():
             line.wake_all()
         self._changed.set()

@@ -9,12 +9,16 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 
+import anyio
+
 from segue_cloud.config import WorkerConfig, worker_flags
 from segue_protocol.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 RESTART_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+# A worker that has lived this long is not the one that flaps.
+STEADY_S = 60.0
 TERMINATE_GRACE_S = 3.0
 
 
@@ -39,13 +43,16 @@ class Supervisor:
     def start(self) -> None:
         """Start one process for every configuration and keep it alive.
 
-        A worker that refuses its configuration (exit status 1) is not
-        restarted; `failed` then raises.
+        One that drains and leaves is replaced as well: drained one after the
+        other, all workers run a new version. A worker that refuses its
+        configuration (exit status 1) is not; `failed` then raises.
         """
         self._keepers = [asyncio.create_task(self._keep(config)) for config in self._configs]
 
     async def _keep(self, config: WorkerConfig) -> None:
-        for attempt in range(sys.maxsize):
+        attempt = 0
+        while True:
+            started_s = anyio.current_time()
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -64,6 +71,8 @@ class Supervisor:
             if status == 1:
                 self._fail(config)
                 return
+            if anyio.current_time() - started_s > STEADY_S:
+                attempt = 0
             delay_s = RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)]
             log.warning(
                 "%s worker %d ended with status %d; a new one starts in %.1f s",
@@ -72,6 +81,7 @@ class Supervisor:
                 status,
                 delay_s,
             )
+            attempt += 1
             await asyncio.sleep(delay_s)
 
     def _fail(self, config: WorkerConfig) -> None:

@@ -160,6 +160,7 @@ async def run_attempt(
                             "accepted",
                             place=place,
                             may_be_absent=may_wait_for_workers,
+                            partner=decoder,
                         )
                     )
                 observer.step("forward", os.getpid())

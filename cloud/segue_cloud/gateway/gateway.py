@@ -7,7 +7,6 @@ puts them on gRPC and WebSocket, tests call them directly.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import uuid
@@ -146,9 +145,15 @@ class Gateway:
             open_streams=sum(member.open_streams for member in members),
             dropped_tokens_total=sum(session.log.dropped for session in self._sessions.values()),
         )
-        for member in members:
-            with contextlib.suppress(SegueError):
-                status.workers.append(await member.link.status())
+        answers = await asyncio.gather(
+            *(member.link.status() for member in members), return_exceptions=True
+        )
+        for member, answer in zip(members, answers, strict=True):
+            if isinstance(answer, private.WorkerStatus):
+                answer.ready, answer.unready_reason = member.ready, member.unready_reason
+                status.workers.append(answer)
+            elif not isinstance(answer, SegueError):
+                raise answer
         return status
 
     async def aclose(self) -> None:

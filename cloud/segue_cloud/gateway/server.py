@@ -85,6 +85,13 @@ class MembershipServicer(worker_pb2_grpc.MembershipServiceServicer):
     ) -> private.ClusterStatus:
         return await serve_unary(self._gateway.get_cluster, request, context)
 
+    async def Control(
+        self,
+        request: private.ControlRequest,
+        context: grpc.aio.ServicerContext[private.ControlRequest, private.ControlResponse],
+    ) -> private.ControlResponse:
+        return await serve_unary(self._handler.control, request, context)
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

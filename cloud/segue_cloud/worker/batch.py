@@ -73,10 +73,14 @@ class Batch:
         for sequence in self._parked:
             if sequence is spare:
                 continue
-            sequence.events.put_nowait(private.DecodeResponse(evicted=private.Evicted()))
-            self.remove(sequence)
+            self._evict(sequence)
             return True
         return False
+
+    def evict_all(self) -> None:
+        """Give up every request: others go on with it from its log."""
+        for sequence in [*self._running, *self._parked]:
+            self._evict(sequence)
 
     # ---- the loop
 
@@ -156,6 +160,10 @@ class Batch:
         self._parked[sequence] = None
         parked = private.Parked(length=len(sequence.output_ids))
         sequence.events.put_nowait(private.DecodeResponse(parked=parked))
+
+    def _evict(self, sequence: Sequence) -> None:
+        sequence.events.put_nowait(private.DecodeResponse(evicted=private.Evicted()))
+        self.remove(sequence)
 
     def _free(self, sequence: Sequence) -> None:
         if sequence.freed:

@@ -1,7 +1,9 @@
 """The body of a worker process.
 
-It ends on SIGTERM or SIGINT, when the gateway goes, and when its parent's end
-of standard input closes: a worker never outlives whoever started it.
+It drains and ends on SIGTERM, SIGINT or the gateway's word. It ends at once on
+a second signal and when its parent's end of standard input closes: a worker
+never outlives a `serve` that started it. One that was started by hand waits for
+a gateway that has gone, and joins again.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import sys
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.loading import load_engine
@@ -35,26 +40,40 @@ async def run_worker(config: WorkerConfig) -> None:
     """Load the model, join the gateway, serve until told to stop."""
     if config.role not in ("prefill", "decode"):
         raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
-    stop = _stop_event()
+    orders = _orders()
     engine = load_engine(Path(config.model), dtype=config.dtype, threads=config.threads)
     incarnation = os.urandom(16)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
-        server = WorkerServer(worker, engine, incarnation, group=config.group)
+        server = WorkerServer(worker, engine, incarnation, group=config.group, host=config.host)
         await server.start()
         held.push_async_callback(server.stop, STOP_GRACE_S)
-        jobs = [
-            asyncio.create_task(stop.wait()),
-            asyncio.create_task(server.serve(config.gateway)),
-        ]
+        at_once = asyncio.create_task(orders.at_once.wait())
+        jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
         if isinstance(worker, DecodeWorker):
-            jobs.append(asyncio.create_task(worker.batch.run()))
-        done, pending = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-        for job in pending:
-            job.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        for job in done:
-            job.result()
+            jobs.add(asyncio.create_task(worker.batch.run()))
+        leaving = {
+            asyncio.create_task(orders.leave.wait()),
+            asyncio.create_task(server.told()),
+        }
+        try:
+            ended = await _first(jobs | leaving)
+            if ended <= leaving:
+                drain = asyncio.create_task(server.drain(config.drain_grace_s))
+                leaving.add(drain)
+                await _first(jobs | {drain})
+        finally:
+            for task in jobs | leaving:
+                task.cancel()
+            await asyncio.gather(*jobs, *leaving, return_exceptions=True)
+
+
+async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Wait for the first to end, and raise what it raises."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+    return done
 
 
 def _build(
@@ -90,21 +109,36 @@ def _digest_kind(name: str) -> DigestKind:
     raise InvalidRequest(f"kv_digest is {name!r}, expected one of {', '.join(KINDS)}")
 
 
-def _stop_event() -> asyncio.Event:
+@dataclass
+class _Orders:
+    """`leave`: drain first. `at_once`: somebody is in a hurry, or nobody is there any more."""
+
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    at_once: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def signalled(self) -> None:
+        """The first SIGTERM or SIGINT asks to leave, the second insists."""
+        (self.at_once if self.leave.is_set() else self.leave).set()
+
+
+def _orders() -> _Orders:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    orders = _Orders()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, orders.signalled)
 
     def watch_parent() -> None:
         # A pipe closes when its last holder ends, however it ends.
         # (Not through sys.stdin: its lock would be held here at interpreter exit.)
         while os.read(0, 4096):
             pass
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(orders.at_once.set)
 
-    threading.Thread(target=watch_parent, name="segue-parent", daemon=True).start()
-    return stop
+    # A worker started by hand has a terminal or /dev/null there, which say nothing.
+    mode = os.fstat(0).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        threading.Thread(target=watch_parent, name="segue-parent", daemon=True).start()
+    return orders
 
 
 def main(config: WorkerConfig) -> int:
@@ -113,5 +147,5 @@ def main(config: WorkerConfig) -> int:
         asyncio.run(run_worker(config))
     except SegueError as error:
         print(f"segue worker: {error.message}", file=sys.stderr)
-        return 0 if error.retryable else 1
+        return os.EX_TEMPFAIL if error.retryable else 1
     return 0

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 
+import anyio
 import grpc.aio
 
+from segue_cloud.cluster.reasons import PROBE_FAILED
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.worker.decode import DecodeWorker
+from segue_cloud.worker.host import host_id
+from segue_cloud.worker.intake import Intake
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_protocol.errors import SegueError, Unavailable, Unsupported
+from segue_protocol.errors import InvalidRequest, SegueError, Unavailable, Unsupported
 from segue_protocol.grpc_streams import (
     CHANNEL_OPTIONS,
     SERVER_OPTIONS,
@@ -19,19 +25,29 @@ from segue_protocol.grpc_streams import (
     serve_stream,
     serve_unary,
 )
-from segue_protocol.streams import Stream
+from segue_protocol.streams import Handler, Received, Sent, Stream
 from segue_protocol.stubs.segue.cluster.v1 import worker_pb2_grpc
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import private
 
+log = logging.getLogger(__name__)
+
 Worker = PrefillWorker | DecodeWorker
+
+# Between two tries to join. A gateway that restarts is back in a second or two.
+JOIN_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+# After an eviction the gateway has only to close its streams.
+EVICTED_GRACE_S = 2.0
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     """`segue.cluster.v1.WorkerService` over one worker; the other role is refused."""
 
-    def __init__(self, worker: Worker, status: Callable[[], private.WorkerStatus]) -> None:
+    def __init__(
+        self, worker: Worker, intake: Intake, status: Callable[[], private.WorkerStatus]
+    ) -> None:
         self._worker = worker
+        self._intake = intake
         self._status = status
 
     async def Prefill(
@@ -41,7 +57,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     ) -> None:
         worker = self._worker
         handler = worker.prefill if isinstance(worker, PrefillWorker) else _not_a_prefill_worker
-        await serve_stream(handler, requests, context)
+        await serve_stream(self._through_intake(handler), requests, context)
 
     async def Decode(
         self,
@@ -50,7 +66,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     ) -> None:
         worker = self._worker
         handler = worker.decode if isinstance(worker, DecodeWorker) else _not_a_decode_worker
-        await serve_stream(handler, requests, context)
+        await serve_stream(self._through_intake(handler), requests, context)
 
     async def GetStatus(
         self,
@@ -61,6 +77,15 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             return self._status()
 
         return await serve_unary(answer, request, context)
+
+    def _through_intake(self, handler: Handler[Sent, Received]) -> Handler[Sent, Received]:
+        async def inside(requests: AsyncIterator[Sent]) -> AsyncGenerator[Received, None]:
+            with self._intake.inside():
+                async with aclosing(handler(requests)) as responses:
+                    async for response in responses:
+                        yield response
+
+        return inside
 
 
 async def _not_a_prefill_worker(
@@ -81,17 +106,27 @@ class WorkerServer:
     """Serves one worker and keeps it a member of one gateway."""
 
     def __init__(
-        self, worker: Worker, engine: CloudEngine, incarnation: bytes, *, group: str = "default"
+        self,
+        worker: Worker,
+        engine: CloudEngine,
+        incarnation: bytes,
+        *,
+        group: str = "default",
+        host: str = "127.0.0.1",
     ) -> None:
         self._worker = worker
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
+        self._intake = Intake()
         self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(
-            WorkerServicer(worker, self.status), self._server
+            WorkerServicer(worker, self._intake, self.status), self._server
         )
+        self._host = host
         self._address = ""
+        self._commands: asyncio.Queue[private.JoinResponse] = asyncio.Queue()
+        self._beat_now = asyncio.Event()
 
     def status(self) -> private.WorkerStatus:
         """The worker's counts, with who it is and whether they add up."""
@@ -99,6 +134,7 @@ class WorkerServer:
         status.pid = os.getpid()
         status.incarnation = self._incarnation
         status.group = self._group
+        status.draining = self._intake.closed
         try:
             self._worker.check_integrity()
         except SegueError as error:
@@ -106,25 +142,96 @@ class WorkerServer:
         return status
 
     async def start(self) -> None:
-        """Listen on a free loopback port."""
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self._address = f"127.0.0.1:{port}"
+        """Listen on a free port of `host`. Raises InvalidRequest when that is not ours."""
+        try:
+            port = self._server.add_insecure_port(f"{self._host}:0")
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"cannot listen on {self._host}: {error}; --host is an address of this host that "
+                "the gateway can reach"
+            ) from error
+        self._address = f"{self._host}:{port}"
         await self._server.start()
 
     async def serve(self, gateway_address: str) -> None:
-        """Be a member until the gateway goes. Raises what it refuses us for."""
+        """Be a member, and join again whenever the membership ends.
+
+        Never returns. Raises what the gateway refuses us for: another version,
+        other weights, another layout (never retried), a failed probe.
+        """
+        tries = 0
         async with grpc.aio.insecure_channel(
             gateway_address, options=list(CHANNEL_OPTIONS)
         ) as channel:
-            stub = worker_pb2_grpc.MembershipServiceStub(channel)
-            stream: Stream[private.JoinRequest, private.JoinResponse] = GrpcStream(stub.Join())
-            await stream.send(private.JoinRequest(register=self._register()))
-            joined = await stream.receive()
-            if joined is None:
-                raise Unavailable("the gateway ended the join stream without an answer")
             while True:
-                await stream.send(private.JoinRequest(heartbeat=self.status()))
-                await asyncio.sleep(joined.lease_s / 3)
+                stream = GrpcStream(worker_pb2_grpc.MembershipServiceStub(channel).Join())
+                try:
+                    lease_s = await self._join(stream)
+                    tries = 0
+                    await self._stay(stream, lease_s)
+                except SegueError as error:
+                    if not error.retryable or error.reason == PROBE_FAILED:
+                        raise
+                    delay_s = JOIN_DELAYS_S[min(tries, len(JOIN_DELAYS_S) - 1)]
+                    tries += 1
+                    log.warning(
+                        "not a member of %s: %s; trying again in %.1f s",
+                        gateway_address,
+                        error.message,
+                        delay_s,
+                    )
+                finally:
+                    await stream.aclose()
+                await asyncio.sleep(delay_s)
+
+    async def told(self) -> private.JoinResponse:
+        """The gateway's next command: `drain` or `switch_role`."""
+        return await self._commands.get()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new; return when nobody holds anything here.
+
+        What still decodes or is parked after `grace_s` is evicted, and the
+        gateway goes on with it elsewhere. Needs the batch to run meanwhile.
+        """
+        self._intake.close()
+        self._beat_now.set()
+        with anyio.move_on_after(grace_s) as grace:
+            await self._intake.empty()
+        if grace.cancelled_caught:
+            if isinstance(self._worker, DecodeWorker):
+                self._worker.batch.evict_all()
+            with anyio.move_on_after(EVICTED_GRACE_S):
+                await self._intake.empty()
+
+    async def _join(self, stream: Stream[private.JoinRequest, private.JoinResponse]) -> float:
+        await stream.send(private.JoinRequest(register=self._register()))
+        joined = await stream.receive()
+        if joined is None:
+            raise Unavailable("the gateway ended the join stream without an answer")
+        return joined.lease_s
+
+    async def _stay(
+        self, stream: Stream[private.JoinRequest, private.JoinResponse], lease_s: float
+    ) -> None:
+        beating = asyncio.create_task(self._beat(stream, lease_s / 3))
+        try:
+            while (command := await stream.receive()) is not None:
+                self._commands.put_nowait(command)
+            raise Unavailable("the gateway ended the membership")
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+
+    async def _beat(
+        self, stream: Stream[private.JoinRequest, private.JoinResponse], every_s: float
+    ) -> None:
+        """Send heartbeats; the end of the stream is the receiver's to notice."""
+        while True:
+            self._beat_now.clear()
+            await stream.send(private.JoinRequest(heartbeat=self.status()))
+            with anyio.move_on_after(every_s):
+                await self._beat_now.wait()
 
     def _register(self) -> private.Register:
         status = self._worker.status()
@@ -141,6 +248,7 @@ class WorkerServer:
             slots=status.slots,
             pages=status.pages,
             group=self._group,
+            host_id=host_id(),
         )
 
     async def stop(self, grace_s: float) -> None:
