@@ -71,6 +71,9 @@ class ServeConfig:
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
+    engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
+    profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
+    speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
     dtype: str = "float32"
     threads: int = 1
     prefill_slots: int = 4
@@ -99,6 +102,9 @@ class WorkerConfig:
     group: str = "default"
     gateway: str = ""
     model: str = ""
+    engine: str = "torch"
+    profile: str = ""
+    speed: float = 1.0
     dtype: str = "float32"
     threads: int = 1
     prefill_slots: int = 4
@@ -110,7 +116,18 @@ class WorkerConfig:
     kv_digest: str = "sampled"
 
 
-Config = TypeVar("Config", ServeConfig, WorkerConfig)
+@dataclass(frozen=True, slots=True)
+class ProfileConfig:
+    """`segue-cloud profile`: how fast a model runs on this machine."""
+
+    model: str = ""
+    dtype: str = "float32"
+    threads: int = 1
+    out: str = ""  # a file to keep the profile in
+    json: bool = False
+
+
+Config = TypeVar("Config", ServeConfig, WorkerConfig, ProfileConfig)
 
 
 def load(

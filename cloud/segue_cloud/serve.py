@@ -43,7 +43,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     membership = Membership()
     gateway = Gateway(
         membership,
-        tokenizer=ChatTokenizer.from_directory(Path(config.model)),
+        tokenizer=ChatTokenizer.from_directory(Path(config.model)) if config.model else None,
         limits=_limits(config),
     )
     server = GatewayServer(
@@ -102,6 +102,9 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
             role=role,
             gateway=f"127.0.0.1:{worker_port}",
             model=config.model,
+            engine=config.engine,
+            profile=config.profile,
+            speed=config.speed,
             dtype=config.dtype,
             threads=config.threads,
             prefill_slots=config.prefill_slots,
@@ -114,6 +117,15 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
         )
         for role in roles
     ]
+
+
+def _what(config: ServeConfig) -> str:
+    if config.engine != "emulated":
+        return config.model
+    return (
+        f"{config.model or 'the reference model'} (emulated accelerator, profile {config.profile}, "
+        f"speed {config.speed:g})"
+    )
 
 
 def _require_loopback(config: ServeConfig) -> None:
@@ -133,7 +145,7 @@ def main(config: ServeConfig) -> int:
 
     def announce(ports: Ports) -> None:
         parts = [
-            f"segue-cloud serves {config.model} on {config.host}:{ports.public}",
+            f"segue-cloud serves {_what(config)} on {config.host}:{ports.public}",
             f"workers join at 127.0.0.1:{ports.worker}",
         ]
         if ports.websocket is not None:

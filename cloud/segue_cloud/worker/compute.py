@@ -51,17 +51,24 @@ class ThreadCompute:
 
 
 class InlineCompute:
-    """Runs in the event loop itself: deterministic, for tests on a virtual clock.
+    """Runs in the event loop itself: deterministic, for a virtual clock.
 
-    `step_s` seconds pass on the loop's clock after every call.
+    `step_s` seconds, and what the call itself owed, pass on the loop's clock
+    after every call.
     """
 
     def __init__(self, step_s: float = 0.0) -> None:
         self._step_s = step_s
+        self._owed_s = 0.0
+
+    def owe(self, seconds: float) -> None:
+        """Instead of a sleep, from within a call: let `seconds` pass when it has ended."""
+        self._owed_s += seconds
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         result = function(*args, **kwargs)
-        await asyncio.sleep(self._step_s)
+        owed_s, self._owed_s = self._owed_s, 0.0
+        await asyncio.sleep(self._step_s + owed_s)
         return result
 
     def close(self) -> None:
