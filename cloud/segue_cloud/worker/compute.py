@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,11 +40,7 @@ class ThreadCompute:
             return await asyncio.shield(waiter)
         except asyncio.CancelledError:
             if not future.cancel():
-                while not waiter.done():
-                    try:
-                        await asyncio.wait([waiter])
-                    except asyncio.CancelledError:
-                        continue
+                await _end_of(waiter)
             raise
 
     def close(self) -> None:
@@ -68,8 +65,20 @@ class InlineCompute:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         result = function(*args, **kwargs)
         owed_s, self._owed_s = self._owed_s, 0.0
-        await asyncio.sleep(self._step_s + owed_s)
+        passing = asyncio.ensure_future(asyncio.sleep(self._step_s + owed_s))
+        try:
+            await asyncio.shield(passing)
+        except asyncio.CancelledError:
+            await _end_of(passing)
+            raise
         return result
 
     def close(self) -> None:
         pass
+
+
+async def _end_of(call: asyncio.Future[Any]) -> None:
+    """Wait for the end of a call, however often the waiting is cancelled."""
+    while not call.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([call])
