@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from segue_cloud.config import Config, ServeConfig, WorkerConfig, load, plain_fields
+from segue_cloud.config import (
+    Config,
+    ProfileConfig,
+    ServeConfig,
+    WorkerConfig,
+    load,
+    plain_fields,
+)
 from segue_protocol.errors import SegueError
 
 
@@ -21,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drain = commands.add_parser("drain", help="let a worker finish what it does, then leave")
     drain.add_argument("worker", help="its process id, or the beginning of its incarnation")
     drain.add_argument("--gateway", required=True, help="HOST:PORT where workers join")
+    _add(commands, "profile", ProfileConfig, "measure how fast a model runs on this machine")
     options = vars(parser.parse_args(arguments))
     command, file = options.pop("command"), options.pop("config", None)
     if command == "drain":
@@ -32,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segue_cloud import serve
 
             return serve.main(_configure(ServeConfig, file, options))
-        from segue_cloud.worker import process  # imports torch: never in the gateway
+        if command == "profile":
+            from segue_cloud.profiles import command as profile
+
+            return profile.main(_configure(ProfileConfig, file, options))
+        from segue_cloud.worker import process
 
         return process.main(_configure(WorkerConfig, file, options))
     except SegueError as error:
@@ -42,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _configure(kind: type[Config], file: Path | None, flags: dict[str, Any]) -> Config:
     config = load(kind, file=file, flags=flags)
-    if not config.model:
+    emulated = not isinstance(config, ProfileConfig) and config.engine == "emulated"
+    if not config.model and not emulated:
         from segue_protocol.errors import InvalidRequest
 
         raise InvalidRequest("no model given; pass --model DIRECTORY of a Hugging Face model")

@@ -74,6 +74,9 @@ class ServeConfig:
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
+    engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
+    profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
+    speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
     dtype: str = "float32"
     threads: int = 1
     prefill_slots: int = 4
@@ -104,6 +107,9 @@ class WorkerConfig:
     gateway: str = ""  # where workers join
     host: str = "127.0.0.1"  # an address of this host that the gateway can reach
     model: str = ""
+    engine: str = "torch"
+    profile: str = ""
+    speed: float = 1.0
     dtype: str = "float32"
     threads: int = 1
     prefill_slots: int = 4
@@ -116,7 +122,18 @@ class WorkerConfig:
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
 
 
-Config = TypeVar("Config", ServeConfig, WorkerConfig)
+@dataclass(frozen=True, slots=True)
+class ProfileConfig:
+    """`segue-cloud profile`: how fast a model runs on this machine."""
+
+    model: str = ""
+    dtype: str = "float32"
+    threads: int = 1
+    out: str = ""  # a file to keep the profile in
+    json: bool = False
+
+
+Config = TypeVar("Config", ServeConfig, WorkerConfig, ProfileConfig)
 
 
 def load(

@@ -41,8 +41,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tokenizer = ChatTokenizer.from_directory(Path(config.model))
-    groups = Groups.from_config(configured, tokenizer.encode)
+    tokenizer = ChatTokenizer.from_directory(Path(config.model)) if config.model else None
+    groups = Groups.from_config(configured, tokenizer.encode if tokenizer else _no_tokenizer)
     membership = Membership(groups.names)
     gateway = Gateway(
         membership,
@@ -91,6 +91,13 @@ async def _watch(
         await membership.changed()
 
 
+def _no_tokenizer(text: str) -> Sequence[int]:
+    raise InvalidRequest(
+        "a group names a prompt's text, but there is no model whose tokenizer could read it; "
+        "give a model"
+    )
+
+
 def _limits(config: ServeConfig) -> GatewayLimits:
     return GatewayLimits(
         budget=Budget(first_token_s=config.first_token_s, inter_token_s=config.inter_token_s),
@@ -126,6 +133,9 @@ def _workers(
             group=group.name,
             gateway=f"127.0.0.1:{worker_port}",
             model=config.model,
+            engine=config.engine,
+            profile=config.profile,
+            speed=config.speed,
             dtype=config.dtype,
             threads=config.threads,
             prefill_slots=config.prefill_slots,
@@ -140,6 +150,15 @@ def _workers(
         for group in groups
         for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers
     ]
+
+
+def _what(config: ServeConfig) -> str:
+    if config.engine != "emulated":
+        return config.model
+    return (
+        f"{config.model or 'the reference model'} (emulated accelerator, profile {config.profile}, "
+        f"speed {config.speed:g})"
+    )
 
 
 def _require_loopback(config: ServeConfig) -> None:
@@ -159,7 +178,7 @@ def main(config: ServeConfig) -> int:
 
     def announce(ports: Ports) -> None:
         parts = [
-            f"segue-cloud serves {config.model} on {config.host}:{ports.public}",
+            f"segue-cloud serves {_what(config)} on {config.host}:{ports.public}",
             f"workers join at 127.0.0.1:{ports.worker}",
         ]
         if ports.websocket is not None:

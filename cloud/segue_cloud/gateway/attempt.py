@@ -20,6 +20,7 @@ from segue_cloud.cluster.forwarding import nobody_there, offer
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.gateway.silence import unless_silent
 from segue_cloud.gateway.state import RequestState
 from segue_cloud.worker.cells import cells_needed
 from segue_protocol.errors import (
@@ -228,35 +229,39 @@ async def _follow(
 ) -> Outcome:
     """Read one decode stream to its end."""
     parked = streaming = False
-    while True:
-        # A parked request is silent by design; a running one is not.
-        with _losing(membership, decoder, None if parked else budget.inter_token_s):
+    with (
+        _losing(membership, decoder),
+        unless_silent(decoder.name, budget.inter_token_s) as silence,
+    ):
+        while True:
             event = await decode.receive()
-        if event is None:
-            raise ProtocolError(f"{decoder.name} ended a stream without `ended` or `evicted`")
-        kind = event.WhichOneof("message")
-        if kind == "tokens":
-            if not streaming:
-                streaming = True
-                observer.step("stream", decoder.pid)
-            if parked:
-                parked = False
-                observer.enter(RequestState.DECODING)
-            tokens = event.tokens
-            observer.append(tokens.epoch, tokens.index, tokens.ids, tokens.logprobs)
-        elif kind == "parked":
-            parked = True
-            observer.enter(RequestState.PARKED)
-        elif kind == "ended":
-            return Outcome.COMPLETE
-        elif kind == "evicted":
-            return Outcome.EVICTED
-        elif kind == "extension_refused":
-            await anyio.sleep(EXTENSION_RETRY_S)
-            with _losing(membership, decoder):
+            silence.heard()
+            if event is None:
+                raise ProtocolError(f"{decoder.name} ended a stream without `ended` or `evicted`")
+            kind = event.WhichOneof("message")
+            if kind == "tokens":
+                if not streaming:
+                    streaming = True
+                    observer.step("stream", decoder.pid)
+                if parked:
+                    parked = False
+                    silence.expect(True)
+                    observer.enter(RequestState.DECODING)
+                tokens = event.tokens
+                observer.append(tokens.epoch, tokens.index, tokens.ids, tokens.logprobs)
+            elif kind == "parked":
+                parked = True
+                silence.expect(False)  # by design; a running one is not silent
+                observer.enter(RequestState.PARKED)
+            elif kind == "ended":
+                return Outcome.COMPLETE
+            elif kind == "evicted":
+                return Outcome.EVICTED
+            elif kind == "extension_refused":
+                await anyio.sleep(EXTENSION_RETRY_S)
                 await decode.send(credit_message(observer.credit))
-        else:
-            raise ProtocolError(f"{decoder.name} sent {kind!r} in mid-answer")
+            else:
+                raise ProtocolError(f"{decoder.name} sent {kind!r} in mid-answer")
 
 
 class _Lost(Exception):

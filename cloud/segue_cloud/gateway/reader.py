@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-import anyio
-
 from segue_cloud.gateway import messages
 from segue_cloud.gateway.session import Session
+from segue_cloud.gateway.silence import Silence
 from segue_protocol.errors import SegueError
 from segue_protocol.wire import public
 
@@ -24,6 +23,7 @@ class Reader:
         self._cursor = cursor
         self._heartbeat_s = heartbeat_s
         self._heartbeats = 0
+        self._quiet = False  # for as long as a heartbeat allows
         self._interruption: SegueError | None = None
 
     def interrupt(self, error: SegueError) -> None:
@@ -37,34 +37,40 @@ class Reader:
         Raises the session's error or the interruption.
         """
         session = self._session
-        yield public.GenerateResponse(started=messages.started(session))
-        warned = announced = 0
-        while True:
-            changed = session.changed
-            finished = session.finished
-            if self._interruption is not None:
-                raise self._interruption
-            if warned < len(session.warnings):
-                yield public.GenerateResponse(warning=session.warnings[warned])
-                warned += 1
-            elif announced < session.recomputations:
-                announced = session.recomputations
-                progress = public.CloudProgress(state=public.REQUEST_STATE_RECOMPUTING)
-                yield public.GenerateResponse(progress=progress)
-            elif self._cursor < len(session.log):
-                tokens = messages.tokens(session, self._cursor)
-                self._cursor = len(session.log)
-                yield public.GenerateResponse(tokens=tokens)
-            elif finished:
-                break
-            else:
-                with anyio.move_on_after(self._heartbeat_s) as idle:
-                    await changed.wait()
-                if idle.cancelled_caught:
+        with Silence(self._heartbeat_s, self._grew_quiet) as silence:
+            yield public.GenerateResponse(started=messages.started(session))
+            warned = announced = 0
+            while True:
+                changed = session.changed
+                finished = session.finished
+                if self._interruption is not None:
+                    raise self._interruption
+                if warned < len(session.warnings):
+                    yield public.GenerateResponse(warning=session.warnings[warned])
+                    warned += 1
+                elif announced < session.recomputations:
+                    announced = session.recomputations
+                    progress = public.CloudProgress(state=public.REQUEST_STATE_RECOMPUTING)
+                    yield public.GenerateResponse(progress=progress)
+                elif self._cursor < len(session.log):
+                    tokens = messages.tokens(session, self._cursor)
+                    self._cursor = len(session.log)
+                    yield public.GenerateResponse(tokens=tokens)
+                    silence.heard()
+                    self._quiet = False
+                elif finished:
+                    break
+                elif self._quiet:
+                    self._quiet = False
                     self._heartbeats += 1
-                    yield public.GenerateResponse(
-                        heartbeat=public.Heartbeat(sequence=self._heartbeats)
-                    )
+                    heartbeat = public.Heartbeat(sequence=self._heartbeats)
+                    yield public.GenerateResponse(heartbeat=heartbeat)
+                else:
+                    await changed.wait()
         if session.error is not None:
             raise session.error
         yield public.GenerateResponse(finish=messages.finish(session))
+
+    def _grew_quiet(self) -> None:
+        self._quiet = True
+        self._session.notify()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,11 +40,7 @@ class ThreadCompute:
             return await asyncio.shield(waiter)
         except asyncio.CancelledError:
             if not future.cancel():
-                while not waiter.done():
-                    try:
-                        await asyncio.wait([waiter])
-                    except asyncio.CancelledError:
-                        continue
+                await _end_of(waiter)
             raise
 
     def close(self) -> None:
@@ -51,18 +48,37 @@ class ThreadCompute:
 
 
 class InlineCompute:
-    """Runs in the event loop itself: deterministic, for tests on a virtual clock.
+    """Runs in the event loop itself: deterministic, for a virtual clock.
 
-    `step_s` seconds pass on the loop's clock after every call.
+    `step_s` seconds, and what the call itself owed, pass on the loop's clock
+    after every call.
     """
 
     def __init__(self, step_s: float = 0.0) -> None:
         self._step_s = step_s
+        self._owed_s = 0.0
+
+    def owe(self, seconds: float) -> None:
+        """Instead of a sleep, from within a call: let `seconds` pass when it has ended."""
+        self._owed_s += seconds
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         result = function(*args, **kwargs)
-        await asyncio.sleep(self._step_s)
+        owed_s, self._owed_s = self._owed_s, 0.0
+        passing = asyncio.ensure_future(asyncio.sleep(self._step_s + owed_s))
+        try:
+            await asyncio.shield(passing)
+        except asyncio.CancelledError:
+            await _end_of(passing)
+            raise
         return result
 
     def close(self) -> None:
         pass
+
+
+async def _end_of(call: asyncio.Future[Any]) -> None:
+    """Wait for the end of a call, however often the waiting is cancelled."""
+    while not call.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([call])

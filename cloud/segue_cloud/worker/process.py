@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from segue_cloud.config import WorkerConfig
-from segue_cloud.engine.loading import load_engine
-from segue_cloud.engine.torch_engine import TorchEngine
+from segue_cloud.engine.base import CloudEngine
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
@@ -41,7 +40,7 @@ async def run_worker(config: WorkerConfig) -> None:
     if config.role not in ("prefill", "decode"):
         raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
     orders = _orders()
-    engine = load_engine(Path(config.model), dtype=config.dtype, threads=config.threads)
+    engine = _load_engine(config)
     incarnation = os.urandom(16)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
@@ -76,8 +75,26 @@ async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
     return done
 
 
+def _load_engine(config: WorkerConfig) -> CloudEngine:
+    if config.engine == "torch":
+        from segue_cloud.engine.loading import load_engine
+
+        return load_engine(Path(config.model), dtype=config.dtype, threads=config.threads)
+    if config.engine == "emulated":
+        from segue_cloud.engine.emulated import load_emulated
+        from segue_cloud.profiles.published import find_profile
+
+        return load_emulated(
+            config.model,
+            find_profile(config.profile),
+            speed=config.speed,
+            max_context_tokens=config.max_context_tokens,
+        )
+    raise InvalidRequest(f"engine is {config.engine!r}, expected torch or emulated")
+
+
 def _build(
-    config: WorkerConfig, engine: TorchEngine, incarnation: bytes, held: AsyncExitStack
+    config: WorkerConfig, engine: CloudEngine, incarnation: bytes, held: AsyncExitStack
 ) -> Worker:
     compute = ThreadCompute("segue-compute")
     held.callback(compute.close)

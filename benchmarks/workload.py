@@ -1,0 +1,77 @@
+"""Lengths and arrivals of requests; no prompt text is in any of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+# Log-normal, through the median and the 90th percentile of the Azure LLM inference trace 2023,
+# conversation (CC-BY 4.0, Azure Public Dataset; Patel et al., "Splitwise", ISCA 2024).
+INPUT_MEDIAN, INPUT_P90 = 1020, 2735
+OUTPUT_MEDIAN, OUTPUT_P90 = 129, 424
+SYNTHETIC = "synthetic, log-normal with median and p90 of the Azure conversation trace"
+_P90_SIGMAS = 1.2816
+
+
+@dataclass(frozen=True)
+class Length:
+    """Tokens of one request."""
+
+    prompt: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One request of an open-loop workload."""
+
+    at_s: float
+    length: Length
+
+
+def read_trace(path: Path) -> list[Length]:
+    """Lengths of a CSV with the columns ContextTokens and GeneratedTokens."""
+    with path.open(newline="") as file:
+        return [
+            Length(int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+            for row in csv.DictReader(file)
+        ]
+
+
+def synthetic(seed: int, count: int) -> list[Length]:
+    """Lengths from the distributions above."""
+    rng = random.Random(seed)
+    return [
+        Length(
+            _log_normal(rng, INPUT_MEDIAN, INPUT_P90), _log_normal(rng, OUTPUT_MEDIAN, OUTPUT_P90)
+        )
+        for _ in range(count)
+    ]
+
+
+def fitting(lengths: list[Length], max_context_tokens: int) -> list[Length]:
+    """Those that a context has room for."""
+    return [
+        each
+        for each in lengths
+        if each.prompt and each.output and each.prompt + each.output <= max_context_tokens
+    ]
+
+
+def poisson(lengths: list[Length], rate_rps: float, duration_s: float, seed: int) -> list[Arrival]:
+    """Arrivals at `rate_rps` for `duration_s`, their lengths drawn from `lengths`."""
+    rng = random.Random(seed)
+    arrivals: list[Arrival] = []
+    at_s = rng.expovariate(rate_rps)
+    while at_s < duration_s:
+        arrivals.append(Arrival(at_s, rng.choice(lengths)))
+        at_s += rng.expovariate(rate_rps)
+    return arrivals
+
+
+def _log_normal(rng: random.Random, median: float, p90: float) -> int:
+    sigma = math.log(p90 / median) / _P90_SIGMAS
+    return max(1, round(rng.lognormvariate(math.log(median), sigma)))
