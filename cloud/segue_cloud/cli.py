@@ -18,8 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add(commands, "serve", ServeConfig, "start a gateway and its workers on this machine")
     _add(commands, "worker", WorkerConfig, "start one worker and join a gateway")
+    status = commands.add_parser("status", help="print who works and what was measured")
+    status.add_argument("--gateway", required=True, metavar="HOST:PORT", help="its worker port")
+    status.add_argument("--json", action="store_true", help="everything, as one JSON object")
     options = vars(parser.parse_args(arguments))
-    command, file = options.pop("command"), options.pop("config")
+    command = options.pop("command")
+    if command == "status":
+        from segue_cloud import status as cluster_status
+
+        return cluster_status.main(options["gateway"], as_json=options["json"])
+    file = options.pop("config")
     try:
         if command == "serve":
             from segue_cloud import serve

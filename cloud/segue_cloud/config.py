@@ -86,6 +86,11 @@ class ServeConfig:
     unclaimed_s: float = 30.0
     heartbeat_s: float = 5.0
     lease_s: float = 3.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 8712  # 0: any free one, -1: no metrics
+    log_format: str = "text"  # or json: one object a line
+    log_level: str = "info"
+    answer_log: str = ""  # a file that gets a line of counts and times for every answer
     insecure: bool = False  # plain text on an address that is not loopback
     groups: tuple[GroupConfig, ...] = ()  # none: one group of prefill_workers and decode_workers
     tenants: tuple[TenantConfig, ...] = ()  # none: nobody is asked who they are
@@ -108,6 +113,8 @@ class WorkerConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    log_format: str = "text"
+    log_level: str = "info"
 
 
 Config = TypeVar("Config", ServeConfig, WorkerConfig)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -18,8 +20,12 @@ from segue_cloud.config import ServeConfig, WorkerConfig
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.watch.logs import configure, event
+from segue_cloud.watch.watching import Watching
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.tokenizer import ChatTokenizer
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 
@@ -40,7 +46,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    membership = Membership()
+    watching = Watching(config)
+    membership = Membership(watching.watch)
     gateway = Gateway(
         membership,
         tokenizer=ChatTokenizer.from_directory(Path(config.model)),
@@ -58,22 +65,26 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         config.websocket_port if config.websocket_port >= 0 else None,
     )
     supervisor = Supervisor(_workers(config, ports.worker))
-    supervisor.start()
-    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(ports)))
+    announcing = asyncio.create_task(_announce(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
-    ends: set[asyncio.Future[Any]] = {stopping, watching, supervisor.failed}
+    ends: set[asyncio.Future[Any]] = {stopping, announcing, supervisor.failed}
     try:
+        ports.metrics = await watching.start(gateway)
+        event(log, logging.INFO, "gateway started", **dataclasses.asdict(ports))
+        supervisor.start()
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        watching.cancel()
+        announcing.cancel()
         stopping.cancel()
+        event(log, logging.INFO, "gateway stops")
         await server.stop(STOP_GRACE_S)
         await supervisor.stop()
+        await watching.stop()
 
 
-async def _watch(
+async def _announce(
     server: GatewayServer, membership: Membership, on_ready: Callable[[], None]
 ) -> None:
     """Keep grpc.health.v1 true to the membership."""
@@ -111,6 +122,8 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            log_format=config.log_format,
+            log_level=config.log_level,
         )
         for role in roles
     ]
@@ -138,9 +151,12 @@ def main(config: ServeConfig) -> int:
         ]
         if ports.websocket is not None:
             parts.append(f"WebSocket at ws://{config.host}:{ports.websocket}")
+        if ports.metrics is not None:
+            parts.append(f"metrics at http://{config.metrics_host}:{ports.metrics}/metrics")
         print(", ".join(parts), flush=True)
 
     try:
+        configure(config.log_format, config.log_level)
         asyncio.run(serve(config, announce))
     except SegueError as error:
         print(f"segue-cloud: {error.message}", file=sys.stderr)

@@ -23,6 +23,7 @@ RETRY_S = 0.01
 # An offer is answered at once. A worker that does not is frozen or drowning;
 # its lease will take it out, meanwhile others are asked.
 ANSWER_S = 2.0
+NO_ANSWER = "NO_ANSWER"
 
 S = TypeVar("S", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -65,13 +66,18 @@ async def offer(
                     with anyio.fail_after(ANSWER_S):
                         await stream.send(request)
                         answer = await stream.receive()
-                except (Overloaded, TimeoutError):
+                except Overloaded as rejection:
+                    membership.watch.offered(member, rejection.reason)
+                    continue
+                except TimeoutError:
+                    membership.watch.offered(member, NO_ANSWER)
                     continue
                 except Unavailable:
-                    membership.remove(member)
+                    membership.remove(member, "UNREACHABLE")
                     continue
                 if answer is None or answer.WhichOneof("message") != accepted:
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
+                membership.watch.offered(member, None)
                 yield member, stream
                 return
             finally:

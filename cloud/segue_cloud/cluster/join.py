@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import anyio
@@ -59,13 +58,17 @@ class JoinHandler:
             max_context_tokens=register.max_context_tokens,
             link=link,
         )
+        reason = "DISCONNECTED"
         try:
             self._membership.add(member)
             yield private.JoinResponse(lease_s=self._lease_s)
-            with contextlib.suppress(StopAsyncIteration, TimeoutError):
-                while True:
-                    with anyio.fail_after(self._lease_s):
-                        member.status = (await anext(requests)).heartbeat
+            while True:
+                with anyio.fail_after(self._lease_s):
+                    member.status = (await anext(requests)).heartbeat
+        except StopAsyncIteration:
+            reason = "LEFT"
+        except TimeoutError:
+            reason = "SILENT"
         finally:
-            self._membership.remove(member)
+            self._membership.remove(member, reason)
             await link.aclose()

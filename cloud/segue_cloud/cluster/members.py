@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
+from segue_cloud.watch.base import Watch
 from segue_protocol.errors import IdentityMismatch
 from segue_protocol.identity import ModelIdentity, require_shared_log
 from segue_protocol.wire import private
@@ -33,14 +34,19 @@ class Member:
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
 
     @property
+    def role_name(self) -> str:
+        return private.Role.Name(self.role).removeprefix("ROLE_").lower()
+
+    @property
     def name(self) -> str:
-        return f"{private.Role.Name(self.role).removeprefix('ROLE_').lower()} worker {self.pid}"
+        return f"{self.role_name} worker {self.pid}"
 
 
 class Membership:
-    """The map of members. Changes wake everybody who waits for one."""
+    """The map of members. Changes wake everybody who waits for one; `watch` is told of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None) -> None:
+        self.watch = watch or Watch()
         self._members: list[Member] = []
         self._changed = asyncio.Event()
 
@@ -77,12 +83,17 @@ class Membership:
                 )
             first.layout.require_equal(member.layout)
         self._members.append(member)
+        self.watch.joined(member)
         self._notify()
 
-    def remove(self, member: Member) -> None:
-        """Take a worker out. Idempotent; open streams end on their own."""
+    def remove(self, member: Member, reason: str = "LEFT") -> None:
+        """Take a worker out; `reason` as in :meth:`Watch.left`.
+
+        Idempotent; open streams end on their own.
+        """
         if member in self._members:
             self._members.remove(member)
+            self.watch.left(member, reason)
             self._notify()
 
     async def changed(self) -> None:

@@ -20,6 +20,7 @@ from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
 from segue_cloud.tuner.advice import TtftEstimate, advise
+from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
     InternalError,
@@ -79,7 +80,11 @@ class Gateway:
         self, requests: AsyncIterator[public.GenerateRequest]
     ) -> AsyncGenerator[public.GenerateResponse, None]:
         """One answer, or the rest of one. See the proto for the messages."""
-        session, cursor, credit = self._open(await _first(requests))
+        try:
+            session, cursor, credit = self._open(await _first(requests))
+        except SegueError as error:
+            self.membership.watch.refused(error)
+            raise
         reader = self._attach(session, cursor)
         steering = asyncio.create_task(self._steer(requests, session, reader, credit))
         try:
@@ -200,6 +205,8 @@ class Gateway:
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
+            watch=self.membership.watch,
+            trace_parent=TRACE_PARENT.get(),
         )
         session.step("admit", os.getpid())
         self._sessions[session.generation_id] = session

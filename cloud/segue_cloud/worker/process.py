@@ -7,6 +7,7 @@ of standard input closes: a worker never outlives whoever started it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -21,12 +22,15 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 
@@ -38,6 +42,8 @@ async def run_worker(config: WorkerConfig) -> None:
     stop = _stop_event()
     engine = load_engine(Path(config.model), dtype=config.dtype, threads=config.threads)
     incarnation = os.urandom(16)
+    who = {"role": config.role, "group": config.group, "incarnation": incarnation.hex()[:8]}
+    event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
         server = WorkerServer(worker, engine, incarnation, group=config.group)
@@ -53,6 +59,7 @@ async def run_worker(config: WorkerConfig) -> None:
         for job in pending:
             job.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+        event(log, logging.INFO, "worker stops", **who)
         for job in done:
             job.result()
 
@@ -110,6 +117,7 @@ def _stop_event() -> asyncio.Event:
 def main(config: WorkerConfig) -> int:
     """Run one worker; the exit status tells the supervisor whether to try again."""
     try:
+        configure(config.log_format, config.log_level)
         asyncio.run(run_worker(config))
     except SegueError as error:
         print(f"segue worker: {error.message}", file=sys.stderr)
