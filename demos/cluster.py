@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
@@ -43,14 +44,15 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster(model: Path, *flags: str) -> Iterator[Cluster]:
+def running_cluster(model: Path, *flags: str, log: IO[str] | None = None) -> Iterator[Cluster]:
     """Start a cluster on free loopback ports, end it on the way out.
 
+    Its log goes to the file `log`, else to where this process's errors go.
     Raises RuntimeError when the cluster ends or stays silent instead of serving.
     """
     command = [sys.executable, "-m", "segue_cloud.cli", "serve", "--model", str(model)]
     command += ["--port", "0", "--websocket-port", "0", "--metrics-port", "0", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
     watchdog.start()
     try:

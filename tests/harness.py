@@ -20,6 +20,7 @@ from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.watch.base import Watch
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -117,6 +118,7 @@ async def reference_cloud(
     step_s: float = 0.004,
     limits: GatewayLimits | None = None,
     tokenizer: ChatTokenizer | None = None,
+    watch: Watch | None = None,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one prefill and one decode worker; checked to be idle at the end."""
     engine = ReferenceEngine()
@@ -126,7 +128,7 @@ async def reference_cloud(
     prefill = PrefillWorker(engine, slot_pool, InlineCompute(step_s), digest="full")
     batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
     decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
-    membership = Membership()
+    membership = Membership(watch)
     for role, link in (
         (private.ROLE_PREFILL, LocalLink(prefill=prefill)),
         (private.ROLE_DECODE, LocalLink(decode=decode)),

@@ -37,11 +37,12 @@ class Gauges(Collector):
     def _requests(self) -> Iterator[Metric]:
         running, waiting = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
         for session in self._gateway.sessions:
-            if not session.finished:
-                of = session.group, self._tenants.label(session.tenant)
-                waits = session.state is RequestState.WAITING
-                (waiting if waits else running)[of] += 1
-                self._seen.add(of)
+            of = session.group, self._tenants.label(session.tenant)
+            self._seen.add(of)
+            if session.state is RequestState.WAITING:
+                waiting[of] += 1
+            elif not session.finished:
+                running[of] += 1
         for name, text, counts in (
             ("num_requests_running", "Requests that a worker holds", running),
             ("num_requests_waiting", "Requests that wait for a worker", waiting),
