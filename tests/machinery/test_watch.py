@@ -30,7 +30,8 @@ from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
 from tests.harness import Cloud, reference_cloud, reference_device
-from tests.machinery.test_proofs import start_message
+from tests.machinery.test_proofs import PROMPT as PROOF_PROMPT
+from tests.machinery.test_proofs import Answer, start_message
 from tests.virtual_clock import run_virtual
 
 PROMPT = tuple(b"A word that nobody may find again: Quetzalcoatlus. " * 4)
@@ -174,6 +175,42 @@ def test_rejections_are_counted_by_reason() -> None:
     assert count == len(rejected) == rejected.count("NO_PREFILL_SLOT")
 
 
+def test_what_went_wrong_is_counted() -> None:
+    """A transfer that broke, a writer that was shut out, a device that holds other tokens."""
+    metrics, records = Metrics(), Records()
+
+    async def main() -> None:
+        async with reference_cloud(watch=Watches([metrics, records])) as cloud:
+            original = cloud.prefill.slots.ticket_of
+
+            def corrupting(slot, digest):  # type: ignore[no-untyped-def]
+                ticket = original(slot, digest)
+                slot.cells[0, 0, 3] += 1
+                cloud.prefill.slots.ticket_of = original  # once
+                return ticket
+
+            cloud.prefill.slots.ticket_of = corrupting
+            answer = Answer(cloud, start_message(24, 12))
+            await answer.until(12)
+            (session,) = cloud.gateway.sessions
+            session.append(0, 12, [1, 2, 3], [-1.0] * 3)
+            wrong = public.Takeover(index=7, prefix_hash=b"other tokens")
+            await session.handle(public.GenerateRequest(takeover=wrong))
+            await answer.done()
+
+    run_virtual(main())
+    found = scrape(metrics.registry)
+    assert found("recomputed_tokens_total", **ALL) == len(PROOF_PROMPT) + 1
+    assert found("lost_attempts_total", **ALL) == 1
+    assert found("dropped_tokens_total", **ALL) == 3
+    assert found("prefix_mismatches_total", **ALL) == 1
+    assert found("cloud_tokens_total", **ALL) == 12
+    assert found("discarded_tokens_total", **ALL) == 12 - 7
+    (record,) = records.answers
+    assert (record.takeover_index, record.output_tokens, record.dropped_tokens) == (7, 7, 3)
+    assert record.reason == "taken_over"
+
+
 def test_what_is_refused_at_the_door_is_counted() -> None:
     metrics, records = Metrics(), Records()
 
@@ -226,9 +263,11 @@ def test_logs_hold_no_prompt_and_no_answer(captured: list[logging.LogRecord]) ->
         assert sum("answer finished" in line for line in lines) == len(results)
         text = "\n".join(lines)
         assert "Quetzal" not in text
-        for ids in (PROMPT, *(result.token_ids for result in results)):
+        long = [result for result in results if len(result.token_ids) > 20]
+        assert len(long) == 4
+        for ids in (PROMPT, *(result.token_ids for result in long)):
             assert ", ".join(map(str, ids[:3])) not in text
-        assert not any(result.text[:5] in text for result in results)
+        assert not any(result.text[:8] in text for result in long)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ class Metrics(Watch):
         self._gap = self._histogram(
             "inter_token_latency_seconds", "Every gap between two tokens", TOKEN_BUCKETS_S
         )
+        self._gaps: dict[tuple[str, str], Histogram] = {}
         self._per_token = self._histogram(
             "request_time_per_output_token_seconds", "Mean gap of one answer", TOKEN_BUCKETS_S
         )
@@ -132,7 +133,10 @@ class Metrics(Watch):
         self._refused.labels(error.reason).inc()
 
     def appended(self, session: Session, tokens: int, gap_s: float | None) -> None:
-        gap = self._gap.labels(*self._of(session))
+        of = self._of(session)
+        gap = self._gaps.get(of)
+        if gap is None:  # looking up labels costs more than counting
+            gap = self._gaps[of] = self._gap.labels(*of)
         if gap_s is not None:
             gap.observe(gap_s)
         for _ in range(tokens - 1):  # came together

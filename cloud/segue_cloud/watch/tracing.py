@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -68,7 +69,7 @@ class TraceWatch(Watch):
             self._phases(session, trace.set_span_in_context(span), begin_ns)
         span.end(begin_ns + round(answer.total_s * _NS))
 
-    def _phases(self, session: Session, parent: trace.Context, begin_ns: int) -> None:
+    def _phases(self, session: Session, parent: Context, begin_ns: int) -> None:
         for (name, start_s), (_, end_s) in pairwise(_merged(session.measured.phases)):
             start_ns, end_ns = (begin_ns + round(each * _NS) for each in (start_s, end_s))
             child = self._tracer.start_span(f"segue.{name}", context=parent, start_time=start_ns)
