@@ -21,6 +21,7 @@ from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.watch.base import Watch
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -128,6 +129,7 @@ async def reference_cloud(
     tokenizer: ChatTokenizer | None = None,
     groups: Groups | None = None,
     prefill_workers: int = 1,
+    watch: Watch | None = None,
     **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one decode worker and some prefill workers in every group.
@@ -137,7 +139,7 @@ async def reference_cloud(
     """
     engine = ReferenceEngine()
     groups = groups or Groups()
-    membership = Membership(groups.names)
+    membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
         membership, groups=groups, limits=limits, tokenizer=tokenizer, **gateway_options
     )

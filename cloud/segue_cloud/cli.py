@@ -29,12 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drain.add_argument("worker", help="its process id, or the beginning of its incarnation")
     drain.add_argument("--gateway", required=True, help="HOST:PORT where workers join")
     _add(commands, "profile", ProfileConfig, "measure how fast a model runs on this machine")
+    status = commands.add_parser("status", help="print who works and what was measured")
+    status.add_argument("--gateway", required=True, metavar="HOST:PORT", help="its worker port")
+    status.add_argument("--json", action="store_true", help="everything, as one JSON object")
     options = vars(parser.parse_args(arguments))
     command, file = options.pop("command"), options.pop("config", None)
     if command == "drain":
         from segue_cloud.cluster import control
 
         return control.main(**options)
+    if command == "status":
+        from segue_cloud import status as cluster_status
+
+        return cluster_status.main(options["gateway"], as_json=options["json"])
     try:
         if command == "serve":
             from segue_cloud import serve

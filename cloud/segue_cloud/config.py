@@ -93,6 +93,11 @@ class ServeConfig:
     heartbeat_s: float = 5.0
     lease_s: float = 3.0
     drain_grace_s: float = 30.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 8712  # 0: any free one, -1: no metrics
+    log_format: str = "text"  # or json: one object a line
+    log_level: str = "info"
+    answer_log: str = ""  # a file that gets a line of counts and times for every answer
     insecure: bool = False  # plain text on an address that is not loopback
     groups: tuple[GroupConfig, ...] = ()  # none: one group of prefill_workers and decode_workers
     tenants: tuple[TenantConfig, ...] = ()  # none: nobody is asked who they are
@@ -120,6 +125,8 @@ class WorkerConfig:
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
+    log_format: str = "text"
+    log_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ipaddress
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +22,12 @@ from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
 from segue_cloud.gateway.tenants import Tenants
+from segue_cloud.watch.logs import configure, event
+from segue_cloud.watch.watching import Watching
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.tokenizer import ChatTokenizer
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 
@@ -43,7 +49,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tokenizer = ChatTokenizer.from_directory(Path(config.model)) if config.model else None
     groups = Groups.from_config(configured, tokenizer.encode if tokenizer else _no_tokenizer)
-    membership = Membership(groups.names)
+    watching = Watching(config)
+    membership = Membership(groups.names, watch=watching.watch)
     gateway = Gateway(
         membership,
         groups=groups,
@@ -63,22 +70,26 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         config.websocket_port if config.websocket_port >= 0 else None,
     )
     supervisor = Supervisor(_workers(config, configured, ports.worker))
-    supervisor.start()
-    watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(ports)))
+    announcing = asyncio.create_task(_announce(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
-    ends: set[asyncio.Future[Any]] = {stopping, watching, supervisor.failed}
+    ends: set[asyncio.Future[Any]] = {stopping, announcing, supervisor.failed}
     try:
+        ports.metrics = await watching.start(gateway)
+        event(log, logging.INFO, "gateway started", **dataclasses.asdict(ports))
+        supervisor.start()
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
-        watching.cancel()
+        announcing.cancel()
         stopping.cancel()
+        event(log, logging.INFO, "gateway stops")
         await server.stop(STOP_GRACE_S)
         await supervisor.stop()
+        await watching.stop()
 
 
-async def _watch(
+async def _announce(
     server: GatewayServer, membership: Membership, on_ready: Callable[[], None]
 ) -> None:
     """Keep grpc.health.v1 true to the membership."""
@@ -146,6 +157,8 @@ def _workers(
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
             drain_grace_s=config.drain_grace_s,
+            log_format=config.log_format,
+            log_level=config.log_level,
         )
         for group in groups
         for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers
@@ -183,9 +196,12 @@ def main(config: ServeConfig) -> int:
         ]
         if ports.websocket is not None:
             parts.append(f"WebSocket at ws://{config.host}:{ports.websocket}")
+        if ports.metrics is not None:
+            parts.append(f"metrics at http://{config.metrics_host}:{ports.metrics}/metrics")
         print(", ".join(parts), flush=True)
 
     try:
+        configure(config.log_format, config.log_level)
         asyncio.run(serve(config, announce))
     except SegueError as error:
         print(f"segue-cloud: {error.message}", file=sys.stderr)

@@ -14,6 +14,7 @@ from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
 from segue_cloud.gateway.gateway import GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.watch.base import Watch
 from segue_device import AsyncClient, DeviceProfile, Mode, Pacing, Result, Sampling
 from segue_device.transports import CloudStream, Transport
 from segue_device.transports.grpc import GrpcTransport
@@ -118,10 +119,14 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    kind: str, *, step_s: float = 0.001, limits: GatewayLimits | None = None
+    kind: str,
+    *,
+    step_s: float = 0.001,
+    limits: GatewayLimits | None = None,
+    watch: Watch | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig; the cloud is checked to be idle at the end."""
-    async with reference_cloud(step_s=step_s, limits=limits) as cloud:
+    async with reference_cloud(step_s=step_s, limits=limits, watch=watch) as cloud:
         join = JoinHandler(cloud.membership, GrpcLink)
         server = GatewayServer(cloud.gateway, join, origins=["https://chat.example"])
         each = Rig(kind, cloud, server, await server.start("127.0.0.1", 0, 0, 0))

@@ -29,6 +29,7 @@ RETRY_S = 0.01
 ANSWER_S = 2.0
 # How many more streams than the least loaded a holder of the prefix may have.
 PREFIX_SLACK = 1
+NO_ANSWER = "NO_ANSWER"
 
 S = TypeVar("S", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -104,17 +105,20 @@ async def offer(
                         answer = await stream.receive()
                 except TimeoutError:
                     member.suspect = True
+                    membership.watch.offered(member, NO_ANSWER)
                     continue
-                except Overloaded:
+                except Overloaded as rejection:
                     member.suspect = False
+                    membership.watch.offered(member, rejection.reason)
                     continue
                 except Unavailable:
-                    membership.remove(member)
+                    membership.remove(member, "UNREACHABLE")
                     continue
                 if answer is None or answer.WhichOneof("message") != accepted:
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
                 member.suspect = False
                 member.accepted_turn = 1 + max(other.accepted_turn for other in membership.members)
+                membership.watch.offered(member, None)
                 held = True
                 yield member, stream
                 return

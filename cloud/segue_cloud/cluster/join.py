@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
@@ -50,6 +49,7 @@ class JoinHandler:
         if first is None or not first.HasField("register"):
             raise InvalidRequest("a join stream begins with `register`")
         member = self._member(first.register)
+        reason = "DISCONNECTED"
         try:
             self._membership.add(member)
             tasks = [
@@ -60,8 +60,10 @@ class JoinHandler:
                 yield private.JoinResponse(lease_s=self._lease_s)
                 while (command := await member.commands.get()) is not None:
                     if isinstance(command, SegueError):
+                        reason = command.reason
                         raise command
                     yield command
+                reason = "LEFT"
             finally:
                 for task in tasks:
                     task.cancel()
@@ -70,7 +72,7 @@ class JoinHandler:
             log.warning("%s is no member: %s", member.name, error.message)
             raise
         finally:
-            self._membership.remove(member)
+            self._membership.remove(member, reason)
             await member.link.aclose()
 
     async def control(self, request: private.ControlRequest) -> private.ControlResponse:
@@ -113,16 +115,17 @@ class JoinHandler:
 
     async def _listen(self, requests: AsyncIterator[private.JoinRequest], member: Member) -> None:
         """Take heartbeats in; end the stream when they stop."""
-        end: SegueError | None = None
+        end: SegueError | None = Unavailable("the join stream broke", reason="DISCONNECTED")
         try:
-            with contextlib.suppress(StopAsyncIteration):
-                while True:
-                    with anyio.fail_after(self._lease_s):
-                        member.status = (await anext(requests)).heartbeat
-                    member.suspect = False
-                    if member.status.draining and not member.draining:
-                        member.draining = True
-                        self._membership.notify()
+            while True:
+                with anyio.fail_after(self._lease_s):
+                    member.status = (await anext(requests)).heartbeat
+                member.suspect = False
+                if member.status.draining and not member.draining:
+                    member.draining = True
+                    self._membership.notify()
+        except StopAsyncIteration:
+            end = None
         except TimeoutError:
             end = Unavailable(
                 f"no heartbeat within the lease of {self._lease_s} s; join again",

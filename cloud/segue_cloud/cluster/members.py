@@ -16,6 +16,7 @@ from segue_cloud.cluster.fair_line import FairLine
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
+from segue_cloud.watch.base import Watch
 from segue_protocol.errors import (
     IdentityMismatch,
     InvalidRequest,
@@ -68,14 +69,24 @@ class Member:
         return self.group == other.group and self.host_id == other.host_id
 
     @property
+    def role_name(self) -> str:
+        return private.Role.Name(self.role).removeprefix("ROLE_").lower()
+
+    @property
     def name(self) -> str:
-        return f"{private.Role.Name(self.role).removeprefix('ROLE_').lower()} worker {self.pid}"
+        return f"{self.role_name} worker {self.pid}"
 
 
 class Membership:
-    """The map of members by group. Changes wake everybody who waits for one."""
+    """The map of members by group. Changes wake everybody who waits for one.
 
-    def __init__(self, groups: Sequence[str] = (DEFAULT_GROUP,)) -> None:
+    `watch` is told of each.
+    """
+
+    def __init__(
+        self, groups: Sequence[str] = (DEFAULT_GROUP,), *, watch: Watch | None = None
+    ) -> None:
+        self.watch = watch or Watch()
         self._lines = {group: FairLine() for group in groups}
         self._members: list[Member] = []
         self._changed = asyncio.Event()
@@ -180,14 +191,19 @@ class Membership:
             except TransferError as error:  # retried, a transfer may succeed; this never will
                 raise IdentityMismatch(error.message, reason=error.reason) from error
         self._members.append(member)
+        self.watch.joined(member)
         self.notify()
 
-    def remove(self, member: Member) -> None:
-        """Take a worker out. Idempotent. If it lives, it is told and may join again."""
+    def remove(self, member: Member, reason: str = "LEFT") -> None:
+        """Take a worker out; `reason` as in :meth:`Watch.left`.
+
+        Idempotent. If it lives, it is told and may join again.
+        """
         if member in self._members:
             self._members.remove(member)
             gone = Unavailable(f"{member.name} was taken out; join again", reason="TAKEN_OUT")
             member.commands.put_nowait(gone)
+            self.watch.left(member, reason)
             self.notify()
 
     async def changed(self) -> None:

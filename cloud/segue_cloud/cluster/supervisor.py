@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import anyio
 
 from segue_cloud.config import WorkerConfig, worker_flags
+from segue_cloud.watch.logs import event
 from segue_protocol.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -74,12 +75,15 @@ class Supervisor:
             if anyio.current_time() - started_s > STEADY_S:
                 attempt = 0
             delay_s = RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)]
-            log.warning(
-                "%s worker %d ended with status %d; a new one starts in %.1f s",
-                config.role,
-                child.pid,
-                status,
-                delay_s,
+            event(
+                log,
+                logging.WARNING,
+                "worker process ended",
+                role=config.role,
+                group=config.group,
+                worker_pid=child.pid,
+                status=status,
+                restart_in_s=delay_s,
             )
             attempt += 1
             await asyncio.sleep(delay_s)

@@ -285,7 +285,7 @@ def _losing(
         silent = DeadlineExceeded(f"{member.name} was silent for {within_s} s")
         raise _Lost(member, silent) from error
     except Unavailable as error:
-        membership.remove(member)
+        membership.remove(member, "UNREACHABLE")
         raise _Lost(member, error) from error
     except (DeadlineExceeded, Cancelled, Aborted, TransferError) as error:
         raise _Lost(member, error) from error

@@ -21,6 +21,7 @@ from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.tenants import Tenants
 from segue_cloud.tuner.advice import TtftEstimate, advise
+from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
     InternalError,
@@ -87,7 +88,11 @@ class Gateway:
 
         `tenant` is who asks, "" where nobody is asked.
         """
-        session, cursor, credit = self._open(await _first(requests), tenant)
+        try:
+            session, cursor, credit = self._open(await _first(requests), tenant)
+        except SegueError as error:
+            self.membership.watch.refused(error)
+            raise
         reader = self._attach(session, cursor)
         steering = asyncio.create_task(self._steer(requests, session, reader, credit))
         try:
@@ -217,6 +222,8 @@ class Gateway:
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
             scope=Scope(group=group.name, tenant=tenant),
+            watch=self.membership.watch,
+            trace_parent=TRACE_PARENT.get(),
         )
         session.step("admit", os.getpid())
         self._sessions[session.generation_id] = session

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Request, Response
 
 from segue_cloud.gateway.gateway import Gateway
@@ -63,3 +65,16 @@ def _json(connection: ServerConnection, status: HTTPStatus, body: str) -> Respon
     del response.headers["Content-Type"]
     response.headers["Content-Type"] = "application/json"
     return response
+
+
+def quiet_logger(name: str) -> logging.Logger:
+    """The library's errors only: no probes and port scans, and never what a frame holds."""
+    logger = logging.getLogger(name).getChild("listener")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, InvalidHandshake)

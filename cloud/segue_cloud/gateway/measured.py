@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 from segue_cloud.gateway.state import RequestState
@@ -19,7 +20,10 @@ class Measured:
     """Durations, the named steps, and what had to be done twice."""
 
     created_s: float = field(default_factory=_now_s)
+    # The one time of day: when `created_s` was, for logs and traces.
+    created_unix_s: float = field(default_factory=time.time)
     first_token_s: float | None = None
+    last_token_s: float | None = None
     ended_s: float | None = None
     waiting_s: float = 0.0
     prefill_s: float = 0.0
@@ -27,6 +31,10 @@ class Measured:
     slot_s: float = 0.0
     recomputed_tokens: int = 0
     steps: list[public.LifeStep] = field(default_factory=list)
+    # Every state with its begin, in seconds since `created_s`.
+    phases: list[tuple[RequestState, float]] = field(
+        default_factory=lambda: [(RequestState.WAITING, 0.0)]
+    )
     _decoding_since_s: float | None = None
 
     def step(self, name: str, pid: int) -> None:
@@ -37,6 +45,7 @@ class Measured:
     def entered(self, state: RequestState) -> None:
         """Account for the time in the state that ends now."""
         now_s = _now_s()
+        self.phases.append((state, now_s - self.created_s))
         if self._decoding_since_s is not None:
             self.slot_s += now_s - self._decoding_since_s
             self._decoding_since_s = None
@@ -47,10 +56,14 @@ class Measured:
         elif state is RequestState.FINISHED:
             self.ended_s = now_s
 
-    def appended(self) -> None:
-        """A token came."""
-        if self.first_token_s is None:
-            self.first_token_s = _now_s()
+    def appended(self) -> float | None:
+        """Tokens came; the seconds since those before them, None: they are the first."""
+        now_s, before_s = _now_s(), self.last_token_s
+        self.last_token_s = now_s
+        if before_s is None:
+            self.first_token_s = now_s
+            return None
+        return now_s - before_s
 
     def timings(self) -> public.CloudTimings:
         """The account a device gets at the end."""

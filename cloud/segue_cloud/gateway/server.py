@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.gateway.gateway import Gateway
 from segue_cloud.gateway.websocket import WebSocketServer
+from segue_cloud.watch.trace_parent import HEADER, TRACE_PARENT
 from segue_protocol.errors import Unavailable
 from segue_protocol.grpc_streams import SERVER_OPTIONS, serve_stream, serve_unary
 from segue_protocol.stubs.segue.cluster.v1 import worker_pb2_grpc
@@ -46,6 +47,9 @@ class SplitInferenceServicer(split_inference_pb2_grpc.SplitInferenceServiceServi
     async def Generate(
         self, requests: AsyncIterator[public.GenerateRequest], context: GenerateContext
     ) -> None:
+        for key, value in context.invocation_metadata() or ():
+            if key == HEADER and isinstance(value, str):
+                TRACE_PARENT.set(value)
         await serve_stream(self._gateway.generate, requests, context)
 
     async def GetModel(
@@ -93,13 +97,14 @@ class MembershipServicer(worker_pb2_grpc.MembershipServiceServicer):
         return await serve_unary(self._handler.control, request, context)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ports:
-    """Where a gateway listens; `websocket` None: nowhere."""
+    """Where a gateway listens; None: nowhere."""
 
     public: int
     worker: int
     websocket: int | None
+    metrics: int | None = None
 
 
 class GatewayServer:

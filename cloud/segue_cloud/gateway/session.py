@@ -27,6 +27,8 @@ from segue_cloud.gateway.attempt import (
 from segue_cloud.gateway.log import CloudLog
 from segue_cloud.gateway.measured import Measured
 from segue_cloud.gateway.state import ACTIONS, Action, RequestState, require_transition
+from segue_cloud.watch.base import Watch
+from segue_cloud.watch.record import record_of
 from segue_protocol.errors import OutOfRange, ProtocolError, SegueError, Unavailable
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.prefix import prefix_hash
@@ -50,6 +52,8 @@ class Session:
         credit_cap: int,
         text: TextStream | None,
         scope: Scope | None = None,
+        watch: Watch | None = None,
+        trace_parent: str = "",
     ) -> None:
         self.generation_id = generation_id
         self.resume_token = resume_token
@@ -57,6 +61,7 @@ class Session:
         self.advice = advice
         self.identity = identity
         self.scope = scope or Scope()
+        self.trace_parent = trace_parent
         self.log = CloudLog(request.output_prefix)
         self.state = RequestState.WAITING
         self.measured = Measured()
@@ -76,7 +81,8 @@ class Session:
         self.warnings = [public.CloudWarning(code="IDENTITY", message=w) for w in request.warnings]
         self.recomputations = 0
         self._decode: DecodeStream | None = None
-        self._losses = 0
+        self.lost_workers = 0
+        self._watch = watch or Watch()
         self._run_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.step("start", os.getpid())
@@ -143,8 +149,8 @@ class Session:
         )
 
     def _count_loss(self, outcome: Outcome) -> None:
-        self._losses += outcome is Outcome.LOST
-        if self._losses >= MAX_LOSSES:
+        self.lost_workers += outcome is Outcome.LOST
+        if self.lost_workers >= MAX_LOSSES:
             raise Unavailable(
                 f"workers were lost {MAX_LOSSES} times in one answer; try again later",
                 reason="WORKERS_LOST",
@@ -174,10 +180,12 @@ class Session:
         """A worker's tokens; dropped and counted unless they are the current writer's next."""
         if self.finished:
             self.log.dropped += len(ids)
+            self._watch.dropped(self, len(ids))
             return
         if not self.log.append(epoch, index, ids, logprobs):
+            self._watch.dropped(self, len(ids))
             return
-        self.measured.appended()
+        self._watch.appended(self, len(ids), self.measured.appended())
         if self._text is not None:
             for token in ids:
                 self._text_of.append(self._text.push(token))
@@ -193,6 +201,7 @@ class Session:
 
     def observe_transfer(self, pulled: private.Pulled) -> None:
         self.measured.transfer_s += pulled.transfer_s
+        self._watch.transferred(self, pulled.transfer_s, pulled.bytes)
 
     def decoding_on(self, stream: DecodeStream | None) -> None:
         self._decode = stream
@@ -266,6 +275,7 @@ class Session:
         self.step("finish", os.getpid())
         self.measured.entered(RequestState.FINISHED)
         self.state = RequestState.FINISHED
+        self._watch.ended(self, record_of(self))
         if self._run_task is not None:
             self._run_task.cancel()  # closes the worker streams, which frees what they hold
         self.notify()

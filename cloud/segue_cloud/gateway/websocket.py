@@ -7,17 +7,17 @@ a cancel: the generation lives on under its lease, as with gRPC.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, NegotiationError
+from websockets.exceptions import ConnectionClosed, NegotiationError
 from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
 from segue_cloud.gateway.gateway import Gateway
-from segue_cloud.gateway.http import PlainAnswers
+from segue_cloud.gateway.http import PlainAnswers, quiet_logger
+from segue_cloud.watch.trace_parent import HEADER, TRACE_PARENT
 from segue_protocol import frames
 from segue_protocol.errors import SegueError, Unavailable
 from segue_protocol.frames import Form
@@ -60,7 +60,7 @@ class WebSocketServer:
                 close_timeout=CLOSE_TIMEOUT_S,
                 max_size=MAX_MESSAGE_BYTES,
                 max_queue=MAX_QUEUED_FRAMES,
-                logger=_logger(),
+                logger=quiet_logger(__name__),
             )
         except OSError as error:
             raise Unavailable(
@@ -85,6 +85,8 @@ class WebSocketServer:
 
     async def _serve(self, connection: ServerConnection) -> None:
         form = Form(connection.subprotocol)
+        if connection.request is not None:
+            TRACE_PARENT.set(next(iter(connection.request.headers.get_all(HEADER)), ""))
         try:
             async with aclosing(self._gateway.generate(_requests(connection, form))) as responses:
                 async for response in responses:
@@ -124,15 +126,3 @@ def _select(connection: ServerConnection, offered: Sequence[Subprotocol]) -> Sub
             return Subprotocol(form.value)
     known = " or ".join(form.value for form in Form)
     raise NegotiationError(f"unknown subprotocol {', '.join(offered) or '(none)'}; offer {known}")
-
-
-def _logger() -> logging.Logger:
-    """The library's errors, without those of port scans and probes."""
-    logger = logging.getLogger(__name__)
-    logger.addFilter(_is_ours)
-    return logger
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, InvalidHandshake)

@@ -9,6 +9,7 @@ a gateway that has gone, and joins again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import stat
@@ -25,12 +26,15 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 
@@ -42,6 +46,8 @@ async def run_worker(config: WorkerConfig) -> None:
     orders = _orders()
     engine = _load_engine(config)
     incarnation = os.urandom(16)
+    who = {"role": config.role, "group": config.group, "incarnation": incarnation.hex()[:8]}
+    event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
         server = WorkerServer(worker, engine, incarnation, group=config.group, host=config.host)
@@ -65,6 +71,7 @@ async def run_worker(config: WorkerConfig) -> None:
             for task in jobs | leaving:
                 task.cancel()
             await asyncio.gather(*jobs, *leaving, return_exceptions=True)
+            event(log, logging.INFO, "worker stops", **who)
 
 
 async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
@@ -161,6 +168,7 @@ def _orders() -> _Orders:
 def main(config: WorkerConfig) -> int:
     """Run one worker; the exit status tells the supervisor whether to try again."""
     try:
+        configure(config.log_format, config.log_level)
         asyncio.run(run_worker(config))
     except SegueError as error:
         print(f"segue worker: {error.message}", file=sys.stderr)

@@ -1,0 +1,87 @@
+"""What the gateway tells those who watch it: metrics, logs, traces, answer records.
+
+The membership and the sessions call, on the event loop; a watch only takes
+note. It changes nothing, waits for nothing and raises nothing: an answer must
+not fail because of who looks on. `appended` is called for every token, so it
+has to be cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from segue_protocol.errors import SegueError
+
+if TYPE_CHECKING:
+    from segue_cloud.cluster.members import Member
+    from segue_cloud.gateway.session import Session
+    from segue_cloud.watch.record import AnswerRecord
+
+
+class Watch:
+    """Sees everything, does nothing: the base of all watches. Times are of the gateway's clock."""
+
+    def joined(self, member: Member) -> None:
+        """A worker is a member now."""
+
+    def left(self, member: Member, reason: str) -> None:
+        """A worker is a member no more: LEFT of its own will, else LEASE_EXPIRED,
+        PROBE_FAILED, DISCONNECTED or UNREACHABLE."""
+
+    def offered(self, member: Member, rejection: str | None) -> None:
+        """A worker answered an offer; `rejection` is its reason, None: it accepted."""
+
+    def refused(self, error: SegueError) -> None:
+        """A request was turned away before it had a session."""
+
+    def appended(self, session: Session, tokens: int, gap_s: float | None) -> None:
+        """Tokens came, together, `gap_s` after those before them (None: they are the first)."""
+
+    def dropped(self, session: Session, tokens: int) -> None:
+        """Tokens came from a writer that was shut out."""
+
+    def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
+        """A decode worker has pulled the KV of a request."""
+
+    def ended(self, session: Session, answer: AnswerRecord) -> None:
+        """The cloud's part of an answer is over, well or not."""
+
+
+class Watches(Watch):
+    """Several as one, told in order."""
+
+    def __init__(self, watches: Sequence[Watch]) -> None:
+        self._watches = tuple(watches)
+
+    def joined(self, member: Member) -> None:
+        for each in self._watches:
+            each.joined(member)
+
+    def left(self, member: Member, reason: str) -> None:
+        for each in self._watches:
+            each.left(member, reason)
+
+    def offered(self, member: Member, rejection: str | None) -> None:
+        for each in self._watches:
+            each.offered(member, rejection)
+
+    def refused(self, error: SegueError) -> None:
+        for each in self._watches:
+            each.refused(error)
+
+    def appended(self, session: Session, tokens: int, gap_s: float | None) -> None:
+        for each in self._watches:
+            each.appended(session, tokens, gap_s)
+
+    def dropped(self, session: Session, tokens: int) -> None:
+        for each in self._watches:
+            each.dropped(session, tokens)
+
+    def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
+        for each in self._watches:
+            each.transferred(session, transfer_s, transfer_bytes)
+
+    def ended(self, session: Session, answer: AnswerRecord) -> None:
+        for each in self._watches:
+            each.ended(session, answer)
