@@ -78,6 +78,7 @@ class ServeConfig:
     threads: int = 1
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
+    prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16
@@ -106,6 +107,7 @@ class WorkerConfig:
     threads: int = 1
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
+    prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16

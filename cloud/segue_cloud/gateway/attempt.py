@@ -21,6 +21,7 @@ from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.gateway.state import RequestState
+from segue_cloud.kv.prefixes import BLOCK_TOKENS, block_ends, block_keys
 from segue_cloud.worker.cells import cells_needed
 from segue_protocol.errors import (
     Aborted,
@@ -59,11 +60,15 @@ class Budget:
 class Scope:
     """Whose workers serve a request, and with whom it shares them.
 
-    `tenant` is "" where nobody is asked who they are.
+    `tenant` is "" where nobody is asked who they are. KV of equal prompt
+    beginnings is shared by requests with one `cache_salt` ("": with none), that
+    of the first `shared_tokens` by all.
     """
 
     group: str = DEFAULT_GROUP
     tenant: str = ""
+    cache_salt: bytes = b""
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,21 @@ class Assignment:
     sampling: Sampling
     max_tokens: int
     scope: Scope
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """What is prefilled."""
+        return [*self.prompt_ids, *self.output_ids]
+
+    def prefix_keys(self) -> list[bytes]:
+        """By what the gateway remembers who has prefilled such a beginning."""
+        ids = self.token_ids
+        return block_keys(
+            ids,
+            block_ends(len(ids), BLOCK_TOKENS)[:-1],
+            salt=self.scope.cache_salt,
+            shared_tokens=self.scope.shared_tokens,
+        )
 
 
 class Observer(Protocol):
@@ -99,7 +119,7 @@ class Observer(Protocol):
         """Why the answer is complete if these ids were its output."""
         ...
 
-    def observe_prefill(self, prefill_s: float) -> None: ...
+    def observe_prefill(self, prefilled: private.Prefilled) -> None: ...
 
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
@@ -125,7 +145,8 @@ async def run_attempt(
     scope = assignment.scope
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
-    tokens = len(assignment.prompt_ids) + len(assignment.output_ids)
+    tokens = len(assignment.token_ids)
+    prefix_keys = assignment.prefix_keys()
     async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
@@ -160,6 +181,7 @@ async def run_attempt(
                             "accepted",
                             place=place,
                             may_be_absent=may_wait_for_workers,
+                            matched=lambda member: member.prefixes.match(prefix_keys),
                         )
                     )
                 observer.step("forward", os.getpid())
@@ -182,7 +204,8 @@ async def run_attempt(
             raise ProtocolError(f"{prefiller.name} sent {answer!r}, expected `prefilled`")
         first = answer.prefilled
         observer.step("prefill", prefiller.pid)
-        observer.observe_prefill(first.prefill_s)
+        observer.observe_prefill(first)
+        prefiller.prefixes.remember(prefix_keys)
         output = [*assignment.output_ids, first.token_id]
         observer.append(first.epoch, first.index, [first.token_id], [first.logprob])
         observer.enter(RequestState.KV_READY)
@@ -294,9 +317,11 @@ def _job(assignment: Assignment) -> private.PrefillJob:
     return private.PrefillJob(
         generation_id=assignment.generation_id,
         epoch=assignment.epoch,
-        token_ids=[*assignment.prompt_ids, *assignment.output_ids],
+        token_ids=assignment.token_ids,
         prompt_tokens=len(assignment.prompt_ids),
         sampling=assignment.sampling.to_wire(),
+        cache_salt=assignment.scope.cache_salt,
+        shared_tokens=assignment.scope.shared_tokens,
     )
 
 

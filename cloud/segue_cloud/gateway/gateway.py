@@ -211,7 +211,12 @@ class Gateway:
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
-            scope=Scope(group=group.name, tenant=tenant),
+            scope=Scope(
+                group=group.name,
+                tenant=tenant,
+                cache_salt=self._tenants.cache_salt(tenant),
+                shared_tokens=group.shared_tokens(request.prompt_ids),
+            ),
         )
         session.step("admit", os.getpid())
         self._sessions[session.generation_id] = session
@@ -246,7 +251,8 @@ class Gateway:
         measured = session.measured
         if measured.first_token_s is not None and not measured.recomputed_tokens:
             waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
-            self.ttft.observe(len(session.request.prompt_ids), waiting_s, measured.prefill_s)
+            ids = len(session.request.prompt_ids) + session.log.prefix_length
+            self.ttft.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
 
     # ---- streams of a session
 
