@@ -35,7 +35,8 @@ class GroupConfig:
     of it, and no other.
 
     Prefixes are compared token by token with whole prompts: what the chat
-    template writes before the first message belongs to them.
+    template writes before the first message belongs to them, and they end
+    where a token ends (after a sentence, not within a word or after a space).
     """
 
     name: str = "default"
