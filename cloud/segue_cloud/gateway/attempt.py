@@ -17,12 +17,10 @@ from typing import Protocol
 import anyio
 
 from segue_cloud.cluster.forwarding import nobody_there, offer
-from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.gateway.assignment import Assignment
 from segue_cloud.gateway.state import RequestState
-from segue_cloud.kv.prefixes import BLOCK_TOKENS, block_ends, block_keys
-from segue_cloud.worker.cells import cells_needed
 from segue_protocol.errors import (
     Aborted,
     Cancelled,
@@ -33,7 +31,6 @@ from segue_protocol.errors import (
     TransferError,
     Unavailable,
 )
-from segue_protocol.sampling import Sampling
 from segue_protocol.wire import private, public
 
 # How long a refused extension waits before it is asked for again.
@@ -54,49 +51,6 @@ class Budget:
 
     first_token_s: float = 30.0
     inter_token_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose workers serve a request, and with whom it shares them.
-
-    `tenant` is "" where nobody is asked who they are. KV of equal prompt
-    beginnings is shared by requests with one `cache_salt` ("": with none), that
-    of the first `shared_tokens` by all.
-    """
-
-    group: str = DEFAULT_GROUP
-    tenant: str = ""
-    cache_salt: bytes = b""
-    shared_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What the workers are asked to do."""
-
-    generation_id: str
-    epoch: int
-    prompt_ids: Sequence[int]
-    output_ids: Sequence[int]
-    sampling: Sampling
-    max_tokens: int
-    scope: Scope
-
-    @property
-    def token_ids(self) -> Sequence[int]:
-        """What is prefilled."""
-        return [*self.prompt_ids, *self.output_ids]
-
-    def prefix_keys(self) -> list[bytes]:
-        """By what the gateway remembers who has prefilled such a beginning."""
-        ids = self.token_ids
-        return block_keys(
-            ids,
-            block_ends(len(ids), BLOCK_TOKENS)[:-1],
-            salt=self.scope.cache_salt,
-            shared_tokens=self.scope.shared_tokens,
-        )
 
 
 class Observer(Protocol):
@@ -150,7 +104,6 @@ async def run_attempt(
     async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
-                need = cells_needed(len(assignment.prompt_ids), reserved_credit)
                 # An answer that somebody is reading already goes ahead of new ones.
                 with membership.line(scope.group).place(
                     scope.tenant, tokens, urgent=may_wait_for_workers
@@ -161,11 +114,7 @@ async def run_attempt(
                             scope.group,
                             private.ROLE_DECODE,
                             lambda member: member.link.decode(),
-                            private.DecodeRequest(
-                                reserve=private.Reserve(
-                                    generation_id=assignment.generation_id, tokens=need
-                                )
-                            ),
+                            assignment.reserve(reserved_credit),
                             "reserved",
                             place=place,
                             may_be_absent=may_wait_for_workers,
@@ -177,7 +126,7 @@ async def run_attempt(
                             scope.group,
                             private.ROLE_PREFILL,
                             lambda member: member.link.prefill(),
-                            private.PrefillRequest(job=_job(assignment)),
+                            assignment.job(),
                             "accepted",
                             place=place,
                             may_be_absent=may_wait_for_workers,
@@ -214,7 +163,7 @@ async def run_attempt(
         observer.enter(RequestState.TRANSFERRING)
         try:
             with _losing(membership, decoder, budget.inter_token_s):
-                await decode.send(_admit(assignment, output, first.ticket, reserved_credit))
+                await decode.send(assignment.admit(first, reserved_credit))
                 pulled = await decode.receive()
             if pulled is None or not pulled.HasField("pulled"):
                 raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
@@ -311,31 +260,3 @@ def _losing(
 def credit_message(through: int) -> private.DecodeRequest:
     """The message that lets a decode worker produce output indices < through."""
     return private.DecodeRequest(credit=public.Credit(through=through))
-
-
-def _job(assignment: Assignment) -> private.PrefillJob:
-    return private.PrefillJob(
-        generation_id=assignment.generation_id,
-        epoch=assignment.epoch,
-        token_ids=assignment.token_ids,
-        prompt_tokens=len(assignment.prompt_ids),
-        sampling=assignment.sampling.to_wire(),
-        cache_salt=assignment.scope.cache_salt,
-        shared_tokens=assignment.scope.shared_tokens,
-    )
-
-
-def _admit(
-    assignment: Assignment, output: Sequence[int], ticket: private.KvTicket, credit: int
-) -> private.DecodeRequest:
-    return private.DecodeRequest(
-        admit=private.Admit(
-            epoch=assignment.epoch,
-            ticket=ticket,
-            token_ids=[*assignment.prompt_ids, *output],
-            prompt_tokens=len(assignment.prompt_ids),
-            sampling=assignment.sampling.to_wire(),
-            credit_through=credit,
-            max_tokens=assignment.max_tokens,
-        )
-    )

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import admit
-from segue_cloud.gateway.attempt import Budget, Scope
+from segue_cloud.gateway.assignment import Scope
+from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.tenants import Tenants

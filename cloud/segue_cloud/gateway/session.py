@@ -16,11 +16,10 @@ from contextlib import suppress
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import Request
+from segue_cloud.gateway.assignment import Assignment, Scope
 from segue_cloud.gateway.attempt import (
-    Assignment,
     Budget,
     Outcome,
-    Scope,
     credit_message,
     run_attempt,
 )
