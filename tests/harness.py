@@ -130,6 +130,8 @@ async def reference_cloud(
     groups: Groups | None = None,
     prefill_workers: int = 1,
     watch: Watch | None = None,
+    chunk_tokens: int = 512,
+    prefix_cache_bytes: int = 0,
     **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one decode worker and some prefill workers in every group.
@@ -165,7 +167,14 @@ async def reference_cloud(
         for _ in range(prefill_workers):
             slot_pool = SlotPool(engine.layout, slots, max_tokens)
             pools.append(slot_pool)
-            prefill = PrefillWorker(engine, slot_pool, InlineCompute(step_s), digest="full")
+            prefill = PrefillWorker(
+                engine,
+                slot_pool,
+                InlineCompute(step_s),
+                chunk_tokens=chunk_tokens,
+                digest="full",
+                prefix_cache_bytes=prefix_cache_bytes,
+            )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill))
         page_pool = PagePool(engine.layout, pages, page_tokens)

@@ -35,7 +35,8 @@ class GroupConfig:
     of it, and no other.
 
     Prefixes are compared token by token with whole prompts: what the chat
-    template writes before the first message belongs to them.
+    template writes before the first message belongs to them, and they end
+    where a token ends (after a sentence, not within a word or after a space).
     """
 
     name: str = "default"
@@ -81,6 +82,7 @@ class ServeConfig:
     threads: int = 1
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
+    prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16
@@ -119,6 +121,7 @@ class WorkerConfig:
     threads: int = 1
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
+    prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16

@@ -9,7 +9,7 @@ from segue_cloud.cluster.forwarding import ANSWER_S
 from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.config import TenantConfig
 from segue_cloud.gateway.tenants import Tenants
-from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_protocol.errors import InvalidRequest, Overloaded, Unavailable
 from segue_protocol.streams import LocalStream
 from segue_protocol.wire import private
 from tests.harness import Cloud, reference_cloud
@@ -137,5 +137,28 @@ def test_the_line_is_as_long_as_the_requests_that_wait_and_empty_afterwards() ->
             for answer in answers:
                 assert len(await answer.done()) == 8
             assert len(line) == 0
+
+    run_virtual(main())
+
+
+def test_who_waits_is_told_at_once_that_the_last_worker_has_gone() -> None:
+    async def main() -> None:
+        async with reference_cloud() as cloud:
+            slots = cloud.prefill.slots
+            held = [slots.acquire(1) for _ in range(slots.slots)]
+            answers = [_ask(cloud, "") for _ in range(3)]
+            await asyncio.sleep(STEP_S)
+            assert len(cloud.membership.line("default")) == 3
+            (member,) = cloud.membership.with_role(private.ROLE_PREFILL, "default")
+            cloud.membership.remove(member)
+            left_s = asyncio.get_running_loop().time()
+            for answer in answers:
+                await answer.done()
+                assert isinstance(answer.error, Unavailable)
+                assert answer.error.reason == "NO_WORKER"
+            assert asyncio.get_running_loop().time() - left_s < 1.0
+            for slot in held:
+                assert slot is not None
+                slots.release(slot)
 
     run_virtual(main())

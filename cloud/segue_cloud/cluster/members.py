@@ -16,6 +16,7 @@ from segue_cloud.cluster.fair_line import FairLine
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.kv.layout import KvLayout
+from segue_cloud.kv.prefixes import KnownPrefixes
 from segue_cloud.watch.base import Watch
 from segue_protocol.errors import (
     IdentityMismatch,
@@ -54,6 +55,7 @@ class Member:
     suspect: bool = False
     # Larger than that of every member that accepted an offer before it.
     accepted_turn: int = 0
+    prefixes: KnownPrefixes = field(default_factory=KnownPrefixes)
     status: private.WorkerStatus = field(default_factory=private.WorkerStatus)
     # What its join stream says next; an error or None ends the stream.
     commands: asyncio.Queue[private.JoinResponse | SegueError | None] = field(

@@ -17,12 +17,11 @@ from typing import Protocol
 import anyio
 
 from segue_cloud.cluster.forwarding import nobody_there, offer
-from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.gateway.assignment import Assignment
 from segue_cloud.gateway.silence import unless_silent
 from segue_cloud.gateway.state import RequestState
-from segue_cloud.worker.cells import cells_needed
 from segue_protocol.errors import (
     Aborted,
     Cancelled,
@@ -33,7 +32,6 @@ from segue_protocol.errors import (
     TransferError,
     Unavailable,
 )
-from segue_protocol.sampling import Sampling
 from segue_protocol.wire import private, public
 
 # How long a refused extension waits before it is asked for again.
@@ -56,30 +54,6 @@ class Budget:
     inter_token_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose workers serve a request, and with whom it shares them.
-
-    `tenant` is "" where nobody is asked who they are.
-    """
-
-    group: str = DEFAULT_GROUP
-    tenant: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What the workers are asked to do."""
-
-    generation_id: str
-    epoch: int
-    prompt_ids: Sequence[int]
-    output_ids: Sequence[int]
-    sampling: Sampling
-    max_tokens: int
-    scope: Scope
-
-
 class Observer(Protocol):
     """What an attempt tells the session, and asks it."""
 
@@ -100,7 +74,7 @@ class Observer(Protocol):
         """Why the answer is complete if these ids were its output."""
         ...
 
-    def observe_prefill(self, prefill_s: float) -> None: ...
+    def observe_prefill(self, prefilled: private.Prefilled) -> None: ...
 
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
@@ -126,11 +100,11 @@ async def run_attempt(
     scope = assignment.scope
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
-    tokens = len(assignment.prompt_ids) + len(assignment.output_ids)
+    tokens = len(assignment.token_ids)
+    prefix_keys = assignment.prefix_keys()
     async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
-                need = cells_needed(len(assignment.prompt_ids), reserved_credit)
                 # An answer that somebody is reading already goes ahead of new ones.
                 with membership.line(scope.group).place(
                     scope.tenant, tokens, urgent=may_wait_for_workers
@@ -141,11 +115,7 @@ async def run_attempt(
                             scope.group,
                             private.ROLE_DECODE,
                             lambda member: member.link.decode(),
-                            private.DecodeRequest(
-                                reserve=private.Reserve(
-                                    generation_id=assignment.generation_id, tokens=need
-                                )
-                            ),
+                            assignment.reserve(reserved_credit),
                             "reserved",
                             place=place,
                             may_be_absent=may_wait_for_workers,
@@ -157,11 +127,12 @@ async def run_attempt(
                             scope.group,
                             private.ROLE_PREFILL,
                             lambda member: member.link.prefill(),
-                            private.PrefillRequest(job=_job(assignment)),
+                            assignment.job(),
                             "accepted",
                             place=place,
                             may_be_absent=may_wait_for_workers,
                             partner=decoder,
+                            matched=lambda member: member.prefixes.match(prefix_keys),
                         )
                     )
                 observer.step("forward", os.getpid())
@@ -184,7 +155,8 @@ async def run_attempt(
             raise ProtocolError(f"{prefiller.name} sent {answer!r}, expected `prefilled`")
         first = answer.prefilled
         observer.step("prefill", prefiller.pid)
-        observer.observe_prefill(first.prefill_s)
+        observer.observe_prefill(first)
+        prefiller.prefixes.remember(prefix_keys)
         output = [*assignment.output_ids, first.token_id]
         observer.append(first.epoch, first.index, [first.token_id], [first.logprob])
         observer.enter(RequestState.KV_READY)
@@ -193,7 +165,7 @@ async def run_attempt(
         observer.enter(RequestState.TRANSFERRING)
         try:
             with _losing(membership, decoder, budget.inter_token_s):
-                await decode.send(_admit(assignment, output, first.ticket, reserved_credit))
+                await decode.send(assignment.admit(first, reserved_credit))
                 pulled = await decode.receive()
             if pulled is None or not pulled.HasField("pulled"):
                 raise ProtocolError(f"{decoder.name} sent {pulled!r}, expected `pulled`")
@@ -294,29 +266,3 @@ def _losing(
 def credit_message(through: int) -> private.DecodeRequest:
     """The message that lets a decode worker produce output indices < through."""
     return private.DecodeRequest(credit=public.Credit(through=through))
-
-
-def _job(assignment: Assignment) -> private.PrefillJob:
-    return private.PrefillJob(
-        generation_id=assignment.generation_id,
-        epoch=assignment.epoch,
-        token_ids=[*assignment.prompt_ids, *assignment.output_ids],
-        prompt_tokens=len(assignment.prompt_ids),
-        sampling=assignment.sampling.to_wire(),
-    )
-
-
-def _admit(
-    assignment: Assignment, output: Sequence[int], ticket: private.KvTicket, credit: int
-) -> private.DecodeRequest:
-    return private.DecodeRequest(
-        admit=private.Admit(
-            epoch=assignment.epoch,
-            ticket=ticket,
-            token_ids=[*assignment.prompt_ids, *output],
-            prompt_tokens=len(assignment.prompt_ids),
-            sampling=assignment.sampling.to_wire(),
-            credit_through=credit,
-            max_tokens=assignment.max_tokens,
-        )
-    )

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import admit
-from segue_cloud.gateway.attempt import Budget, Scope
+from segue_cloud.gateway.assignment import Scope
+from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.tenants import Tenants
@@ -221,7 +222,12 @@ class Gateway:
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
-            scope=Scope(group=group.name, tenant=tenant),
+            scope=Scope(
+                group=group.name,
+                tenant=tenant,
+                cache_salt=self._tenants.cache_salt(tenant),
+                shared_tokens=group.shared_tokens(request.prompt_ids),
+            ),
             watch=self.membership.watch,
             trace_parent=TRACE_PARENT.get(),
         )
@@ -258,7 +264,8 @@ class Gateway:
         measured = session.measured
         if measured.first_token_s is not None and not measured.recomputed_tokens:
             waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
-            self.ttft.observe(len(session.request.prompt_ids), waiting_s, measured.prefill_s)
+            ids = len(session.request.prompt_ids) + session.log.prefix_length
+            self.ttft.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
 
     # ---- streams of a session
 

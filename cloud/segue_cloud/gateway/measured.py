@@ -30,6 +30,7 @@ class Measured:
     transfer_s: float = 0.0
     slot_s: float = 0.0
     recomputed_tokens: int = 0
+    cached_tokens: int = 0  # of prompt and output prefix, not computed at first
     steps: list[public.LifeStep] = field(default_factory=list)
     # Every state with its begin, in seconds since `created_s`.
     phases: list[tuple[RequestState, float]] = field(

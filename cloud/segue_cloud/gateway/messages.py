@@ -42,6 +42,7 @@ def finish(session: Session) -> public.Finish:
             prompt_tokens=len(session.request.prompt_ids),
             cloud_tokens=len(log) + session.discarded - log.prefix_length,
             recomputed_tokens=session.measured.recomputed_tokens,
+            cached_tokens=min(session.measured.cached_tokens, len(session.request.prompt_ids)),
         ),
         timings=session.measured.timings(),
     )

@@ -16,11 +16,10 @@ from contextlib import suppress
 from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import Request
+from segue_cloud.gateway.assignment import Assignment, Scope
 from segue_cloud.gateway.attempt import (
-    Assignment,
     Budget,
     Outcome,
-    Scope,
     credit_message,
     run_attempt,
 )
@@ -196,8 +195,10 @@ class Session:
                 self._text_of[-1] += self._text.flush()
         self.notify()
 
-    def observe_prefill(self, prefill_s: float) -> None:
-        self.measured.prefill_s += prefill_s
+    def observe_prefill(self, prefilled: private.Prefilled) -> None:
+        self.measured.prefill_s += prefilled.prefill_s
+        if not self.recomputations:  # a recomputation prefills what was counted once
+            self.measured.cached_tokens = prefilled.cached_tokens
 
     def observe_transfer(self, pulled: private.Pulled) -> None:
         self.measured.transfer_s += pulled.transfer_s

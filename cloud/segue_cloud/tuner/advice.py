@@ -31,9 +31,15 @@ class TtftEstimate:
     per_token_s: float = 2e-4
     weight: float = 0.2
 
-    def observe(self, prompt_tokens: int, waiting_s: float, prefill_s: float) -> None:
-        """Learn from one request."""
-        self.per_token_s += self.weight * (prefill_s / prompt_tokens - self.per_token_s)
+    def observe(
+        self, prompt_tokens: int, waiting_s: float, prefill_s: float, cached_tokens: int = 0
+    ) -> None:
+        """Learn from one request; `cached_tokens` of its prompt were not computed."""
+        computed = prompt_tokens - cached_tokens
+        # In the prefill of a few tokens behind many cached ones the constant part
+        # dominates: it says nothing about the time per token.
+        if computed >= cached_tokens:
+            self.per_token_s += self.weight * (prefill_s / computed - self.per_token_s)
         self.base_s += self.weight * (waiting_s - self.base_s)
 
     def seconds(self, prompt_tokens: int) -> float:

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from segue_cloud.engine.base import Chunk, CloudEngine
 from segue_cloud.kv.contiguous import Slot, SlotPool
 from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
 from segue_cloud.worker.compute import Compute
+from segue_cloud.worker.prefix_cache import PrefixCache
 from segue_cloud.worker.requests import next_message
 from segue_protocol.errors import InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
@@ -35,6 +37,7 @@ class PrefillCounters:
     prefilled_tokens: int = 0
     rejections: int = 0
     leases_expired: int = 0
+    cached_tokens: int = 0
 
 
 class PrefillWorker:
@@ -49,10 +52,13 @@ class PrefillWorker:
         chunk_tokens: int = 512,
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
+        prefix_cache_bytes: int = 0,
     ) -> None:
+        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs."""
         self.engine = engine
         self.slots = slots
         self.counters = PrefillCounters()
+        self.prefixes = PrefixCache(engine.layout, prefix_cache_bytes)
         self._compute = compute
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
@@ -75,6 +81,11 @@ class PrefillWorker:
                 f"prefill job with {tokens} token ids of which {job.prompt_tokens} are prompt; "
                 "expected at least one prompt token and no more than there are ids"
             )
+        if len(job.cache_salt) > MAX_SALT_BYTES or job.shared_tokens > job.prompt_tokens:
+            raise InvalidRequest(
+                f"prefill job with a salt of {len(job.cache_salt)} bytes and {job.shared_tokens} "
+                f"shared tokens; expected at most {MAX_SALT_BYTES} and {job.prompt_tokens}"
+            )
         slot = self.slots.acquire(tokens)
         if slot is None:
             self.counters.rejections += 1
@@ -87,7 +98,7 @@ class PrefillWorker:
             yield private.PrefillResponse(accepted=private.Accepted())
             async with self._turn:
                 started = anyio.current_time()
-                logits = await self._run(job.token_ids, slot)
+                logits, cached_tokens = await self._run(job, slot)
                 prefill_s = anyio.current_time() - started
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
@@ -105,6 +116,7 @@ class PrefillWorker:
                     ticket=slot.ticket(self._digest),
                     prefill_s=prefill_s,
                     logprob=token.logprob,
+                    cached_tokens=cached_tokens,
                 )
             )
             with anyio.move_on_after(self._pull_lease_s) as lease:
@@ -114,20 +126,40 @@ class PrefillWorker:
         finally:
             self.slots.release(slot)
 
-    async def _run(self, token_ids: npt.ArrayLike, slot: Slot) -> npt.NDArray[np.float32]:
-        """Prefill chunk by chunk: an abort takes effect between two chunks."""
-        ids = [int(token) for token in np.asarray(token_ids)]
-        for start in range(0, len(ids), self._chunk_tokens):
-            end = min(start + self._chunk_tokens, len(ids))
+    async def _run(
+        self, job: private.PrefillJob, slot: Slot
+    ) -> tuple[npt.NDArray[np.float32], int]:
+        """Logits after the last token, and how many tokens came from the cache.
+
+        Block by block: an abort takes effect between two. The last block is
+        always computed, which the logits need.
+        """
+        ids = list(job.token_ids)
+        largest = self._chunk_tokens
+        first = BLOCK_TOKENS if self.prefixes.enabled else largest
+        ends = block_ends(len(ids), largest, first)
+        keys: list[bytes] = []
+        if self.prefixes.enabled:
+            salt, shared_tokens = job.cache_salt, job.shared_tokens
+            keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
+        known = ends[: len(keys)]
+        hits = await self._compute.run(self.prefixes.load, keys, known, slot.cells) if keys else 0
+        start = cached_tokens = ends[hits - 1] if hits else 0
+        self.counters.cached_tokens += cached_tokens
+        for end in ends[hits:]:
             chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
             logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
+            start = end
+        if keys:
+            await self._compute.run(self.prefixes.store, keys, known, slot.cells)
         last: npt.NDArray[np.float32] = logits[0]
-        return last
+        return last, cached_tokens
 
     def check_integrity(self) -> None:
-        """Raise InternalError unless every slot is accounted for."""
+        """Raise InternalError unless every slot and every cached byte is accounted for."""
         self.slots.check_integrity()
+        self.prefixes.check_integrity()
 
     def status(self) -> private.WorkerStatus:
         """Counts for the gateway and for tests."""
@@ -137,4 +169,5 @@ class PrefillWorker:
             slots=self.slots.slots,
             prefilled_tokens_total=self.counters.prefilled_tokens,
             rejections_total=self.counters.rejections,
+            cached_tokens_total=self.counters.cached_tokens,
         )

@@ -115,6 +115,7 @@ def _build(
             compute,
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
+            prefix_cache_bytes=config.prefix_cache_bytes,
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     transfers = ThreadCompute("segue-transfer")
