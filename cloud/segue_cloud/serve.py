@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from segue_cloud.config import ServeConfig, WorkerConfig
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.security import cluster_token
+from segue_cloud.security.peers import Peers
+from segue_cloud.security.rates import RequestRates
+from segue_cloud.security.tls import PUBLIC_SETTINGS, Tls
+from segue_cloud.security.tokens import TenantTokens
 from segue_protocol.errors import InvalidRequest, SegueError
+from segue_protocol.hosts import with_port
 from segue_protocol.tokenizer import ChatTokenizer
 
 STOP_GRACE_S = 0.5
@@ -29,7 +35,6 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
 
     Raises InvalidRequest or Unavailable when the service cannot start.
     """
-    _require_loopback(config)
     if config.prefill_workers < 0 or config.decode_workers < 0:
         raise InvalidRequest("prefill_workers and decode_workers cannot be negative")
     if config.websocket_port < -1:
@@ -40,23 +45,37 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    token = (
+        cluster_token.read(config.cluster_token_file)
+        if config.cluster_token_file
+        else cluster_token.draw()
+    )
+    peers = Peers.of(config, token)
     membership = Membership()
     gateway = Gateway(
         membership,
+        rates=RequestRates(config.tenants),
         tokenizer=ChatTokenizer.from_directory(Path(config.model)),
         limits=_limits(config),
     )
     server = GatewayServer(
         gateway,
-        JoinHandler(membership, GrpcLink, lease_s=config.lease_s),
+        JoinHandler(membership, partial(GrpcLink, peers=peers), lease_s=config.lease_s),
         origins=[each.strip() for each in config.websocket_origins.split(",") if each.strip()],
+        tls=Tls.load(config.tls_certificate, config.tls_key, config.tls_client_ca, PUBLIC_SETTINGS),
+        tokens=TenantTokens(config.tenants),
+        peers=peers,
+        insecure=config.insecure,
     )
     ports = await server.start(
         config.host,
         config.port,
         config.worker_port,
         config.websocket_port if config.websocket_port >= 0 else None,
+        worker_host=config.worker_host,
     )
+    if peers.tls is None and not config.cluster_token_file:
+        cluster_token.publish(ports.worker, token)
     supervisor = Supervisor(_workers(config, ports.worker))
     supervisor.start()
     watching = asyncio.create_task(_watch(server, membership, lambda: on_ready(ports)))
@@ -100,7 +119,13 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
     return [
         WorkerConfig(
             role=role,
-            gateway=f"127.0.0.1:{worker_port}",
+            gateway=with_port(_reached_at(config.worker_host), worker_port),
+            worker_tls_certificate=config.worker_tls_certificate,
+            worker_tls_key=config.worker_tls_key,
+            worker_tls_ca=config.worker_tls_ca,
+            worker_tls_name=config.worker_tls_name,
+            cluster_token_file=config.cluster_token_file,
+            insecure=config.insecure,
             model=config.model,
             dtype=config.dtype,
             threads=config.threads,
@@ -116,16 +141,9 @@ def _workers(config: ServeConfig, worker_port: int) -> list[WorkerConfig]:
     ]
 
 
-def _require_loopback(config: ServeConfig) -> None:
-    try:
-        loopback = ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        loopback = config.host == "localhost"
-    if not loopback and not config.insecure:
-        raise InvalidRequest(
-            f"host {config.host!r} is not loopback and this server speaks plain text; "
-            "listen on 127.0.0.1 behind a TLS proxy, or say --insecure"
-        )
+def _reached_at(host: str) -> str:
+    """Where this host reaches a listener of its own."""
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host)
 
 
 def main(config: ServeConfig) -> int:
@@ -133,11 +151,12 @@ def main(config: ServeConfig) -> int:
 
     def announce(ports: Ports) -> None:
         parts = [
-            f"segue-cloud serves {config.model} on {config.host}:{ports.public}",
-            f"workers join at 127.0.0.1:{ports.worker}",
+            f"segue-cloud serves {config.model} on {with_port(config.host, ports.public)}",
+            f"workers join at {with_port(config.worker_host, ports.worker)}",
         ]
         if ports.websocket is not None:
-            parts.append(f"WebSocket at ws://{config.host}:{ports.websocket}")
+            scheme = "wss" if config.tls_certificate else "ws"
+            parts.append(f"WebSocket at {scheme}://{with_port(config.host, ports.websocket)}")
         print(", ".join(parts), flush=True)
 
     try:

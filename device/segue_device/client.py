@@ -16,6 +16,7 @@ from segue_device.compose import (
     with_seed,
 )
 from segue_device.conditions import DeviceConditions, Privacy
+from segue_device.credentials import Credentials
 from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
 from segue_device.modes import Mode, cloud_forbidden_by_user, plan
@@ -41,7 +42,8 @@ class AsyncClient:
     `pacing` and `budgets` hold where an answer names none of its own. With
     `reuse_kv` a prompt that begins like the turn before (a conversation) is
     prefilled only from where it differs. `insecure` allows plain text to a
-    cloud that is not on this machine. `draw_seed` gives an answer that is sampled
+    cloud that is not on this machine; `credentials` are what the cloud is shown and
+    known by. `draw_seed` gives an answer that is sampled
     without a seed its own.
     """
 
@@ -56,6 +58,7 @@ class AsyncClient:
         privacy: Privacy | None = None,
         reuse_kv: bool = True,
         insecure: bool = False,
+        credentials: Credentials | None = None,
         draw_seed: Callable[[], int] = random_seed,
     ) -> None:
         if cloud is None and model is None:
@@ -70,6 +73,7 @@ class AsyncClient:
         self._privacy = privacy or Privacy()
         self._reuse_kv = reuse_kv
         self._insecure = insecure
+        self._credentials = credentials
         self._running = RunningAnswers()
         self._draw_seed = draw_seed
 
@@ -270,5 +274,7 @@ class AsyncClient:
     def _open_cloud(self) -> Transport:
         if self._transport is None:
             assert isinstance(self._cloud, str)
-            self._transport = transport_for(self._cloud, insecure=self._insecure)
+            self._transport = transport_for(
+                self._cloud, insecure=self._insecure, credentials=self._credentials
+            )
         return self._transport

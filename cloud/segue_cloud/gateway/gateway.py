@@ -14,14 +14,18 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 
+import anyio
+
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
+from segue_cloud.security.rates import RequestRates, TokenBucket
 from segue_cloud.tuner.advice import TtftEstimate, advise
 from segue_protocol.errors import (
     Aborted,
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     NotFound,
@@ -35,6 +39,10 @@ from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
 
+# Messages of one stream after its first: many times what a device has to say.
+STEERING_PER_S = 200.0
+STEERING_BURST = 400.0
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
@@ -46,6 +54,8 @@ class GatewayLimits:
     heartbeat_s: float = 5.0
     # How long a generation without a stream lives, finished or not.
     unclaimed_s: float = 30.0
+    # How long a stream may stay open without a word.
+    first_message_s: float = 10.0
 
 
 class Gateway:
@@ -57,11 +67,13 @@ class Gateway:
         *,
         tokenizer: ChatTokenizer | None = None,
         limits: GatewayLimits | None = None,
+        rates: RequestRates | None = None,
     ) -> None:
         self.membership = membership
         self.ttft = TtftEstimate()
         self._tokenizer = tokenizer
         self._limits = limits or GatewayLimits()
+        self._rates = rates or RequestRates()
         self._sessions: dict[str, Session] = {}
         self._readers: dict[str, Reader] = {}
         self._runs: set[asyncio.Task[None]] = set()
@@ -73,13 +85,14 @@ class Gateway:
         """Every session that is still known, finished ones included."""
         return self._sessions.values()
 
-    # ---- calls
+    # ---- calls; what a tenant began is unknown to every other one
 
     async def generate(
-        self, requests: AsyncIterator[public.GenerateRequest]
+        self, requests: AsyncIterator[public.GenerateRequest], *, tenant: str = ""
     ) -> AsyncGenerator[public.GenerateResponse, None]:
         """One answer, or the rest of one. See the proto for the messages."""
-        session, cursor, credit = self._open(await _first(requests))
+        first = await _first(requests, self._limits.first_message_s)
+        session, cursor, credit = self._open(first, tenant)
         reader = self._attach(session, cursor)
         steering = asyncio.create_task(self._steer(requests, session, reader, credit))
         try:
@@ -89,7 +102,9 @@ class Gateway:
             steering.cancel()
             self._detach(session, reader)
 
-    async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
+    async def get_model(
+        self, request: public.GetModelRequest, *, tenant: str = ""
+    ) -> public.GetModelResponse:
         """What this cloud runs. Raises Unavailable before a worker has joined."""
         identity = self.membership.identity
         if identity is None:
@@ -106,19 +121,18 @@ class Gateway:
         )
 
     async def cancel_generation(
-        self, request: public.CancelGenerationRequest
+        self, request: public.CancelGenerationRequest, *, tenant: str = ""
     ) -> public.CancelGenerationResponse:
         """End a generation from outside its stream. Idempotent while it is known."""
-        self._find(request.generation_id, request.resume_token).finish(
-            public.FINISH_REASON_CANCELLED
-        )
+        session = self._find(request.generation_id, request.resume_token, tenant)
+        session.finish(public.FINISH_REASON_CANCELLED)
         return public.CancelGenerationResponse()
 
     async def get_generation(
-        self, request: public.GetGenerationRequest
+        self, request: public.GetGenerationRequest, *, tenant: str = ""
     ) -> public.GetGenerationResponse:
         """State and log of a generation."""
-        session = self._find(request.generation_id, request.resume_token)
+        session = self._find(request.generation_id, request.resume_token, tenant)
         return public.GetGenerationResponse(
             state=session.state.value,
             output=session.log.ids,
@@ -164,19 +178,20 @@ class Gateway:
 
     # ---- opening
 
-    def _open(self, first: public.GenerateRequest) -> tuple[Session, int, int]:
+    def _open(self, first: public.GenerateRequest, tenant: str) -> tuple[Session, int, int]:
         if self._closing:
             raise _shutting_down()
         kind = first.WhichOneof("message")
         if kind == "start":
-            return self._start(first.start), len(first.start.output_prefix), 0
+            return self._start(first.start, tenant), len(first.start.output_prefix), 0
         if kind == "resume":
-            return self._resume(first.resume)
+            return self._resume(first.resume, tenant)
         raise InvalidRequest(
             f"the first message of a stream is {kind or 'nameless'}, expected start or resume"
         )
 
-    def _start(self, start: public.Start) -> Session:
+    def _start(self, start: public.Start, tenant: str) -> Session:
+        self._rates.require(tenant, asyncio.get_running_loop().time())
         identity = self.membership.identity
         if identity is None:
             raise Unavailable("no worker has joined yet; try again later", reason="NO_WORKER")
@@ -197,6 +212,7 @@ class Gateway:
             secrets.token_bytes(16),
             request,
             advice,
+            tenant=tenant,
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
@@ -208,8 +224,8 @@ class Gateway:
         run.add_done_callback(self._runs.discard)
         return session
 
-    def _resume(self, resume: public.Resume) -> tuple[Session, int, int]:
-        session = self._find(resume.generation_id, resume.resume_token)
+    def _resume(self, resume: public.Resume, tenant: str) -> tuple[Session, int, int]:
+        session = self._find(resume.generation_id, resume.resume_token, tenant)
         if resume.next_index > len(session.log):
             raise OutOfRange(
                 f"resume at index {resume.next_index}, but the log has {len(session.log)} tokens; "
@@ -217,9 +233,9 @@ class Gateway:
             )
         return session, resume.next_index, resume.credit.through
 
-    def _find(self, generation_id: str, token: bytes) -> Session:
+    def _find(self, generation_id: str, token: bytes, tenant: str) -> Session:
         session = self._sessions.get(generation_id)
-        if session is None:
+        if session is None or session.tenant != tenant:
             raise NotFound(
                 f"no generation {generation_id!r} here; it ended, expired, or this gateway was "
                 "restarted: start again with output_prefix",
@@ -260,8 +276,13 @@ class Gateway:
         try:
             if credit:
                 await session.raise_credit(credit)
+            clock = asyncio.get_running_loop().time
+            pace = TokenBucket(STEERING_PER_S, STEERING_BURST)
             async for request in requests:
                 await session.handle(request)
+                # Not refused but read no faster: what more is sent waits at the sender.
+                while wait_s := pace.take(clock()):  # noqa: ASYNC110  (time is what is waited for)
+                    await asyncio.sleep(wait_s)
         except SegueError as error:
             reader.interrupt(error)
 
@@ -285,7 +306,16 @@ def _shutting_down() -> Unavailable:
     return Unavailable("the gateway is shutting down", reason="SHUTDOWN")
 
 
-async def _first(requests: AsyncIterator[public.GenerateRequest]) -> public.GenerateRequest:
-    async for request in requests:
-        return request
+async def _first(
+    requests: AsyncIterator[public.GenerateRequest], limit_s: float
+) -> public.GenerateRequest:
+    try:
+        with anyio.fail_after(limit_s):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"no first message within {limit_s} s; expected start or resume",
+            reason="FIRST_MESSAGE",
+        ) from None
     raise InvalidRequest("the stream ended before its first message; expected start or resume")

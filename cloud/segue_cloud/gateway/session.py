@@ -45,11 +45,13 @@ class Session:
         request: Request,
         advice: public.Advice,
         *,
+        tenant: str = "",
         identity: ModelIdentity,
         credit_cap: int,
         text: TextStream | None,
     ) -> None:
         self.generation_id = generation_id
+        self.tenant = tenant
         self.resume_token = resume_token
         self.request = request
         self.advice = advice

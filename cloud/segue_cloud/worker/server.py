@@ -9,16 +9,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import grpc.aio
 
 from segue_cloud.engine.base import CloudEngine
+from segue_cloud.security.peers import Peers
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_protocol.errors import SegueError, Unavailable, Unsupported
 from segue_protocol.grpc_streams import (
-    CHANNEL_OPTIONS,
     SERVER_OPTIONS,
     GrpcStream,
     serve_stream,
     serve_unary,
 )
+from segue_protocol.hosts import with_port
 from segue_protocol.streams import Stream
 from segue_protocol.stubs.segue.cluster.v1 import worker_pb2_grpc
 from segue_protocol.version import protocol_version
@@ -81,13 +82,22 @@ class WorkerServer:
     """Serves one worker and keeps it a member of one gateway."""
 
     def __init__(
-        self, worker: Worker, engine: CloudEngine, incarnation: bytes, *, group: str = "default"
+        self,
+        worker: Worker,
+        engine: CloudEngine,
+        incarnation: bytes,
+        peers: Peers,
+        *,
+        group: str = "default",
     ) -> None:
         self._worker = worker
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
-        self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self._peers = peers
+        self._server = grpc.aio.server(
+            options=list(SERVER_OPTIONS), interceptors=peers.server_interceptors()
+        )
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(
             WorkerServicer(worker, self.status), self._server
         )
@@ -105,19 +115,22 @@ class WorkerServer:
             status.integrity_error = error.message
         return status
 
-    async def start(self) -> None:
-        """Listen on a free loopback port."""
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self._address = f"127.0.0.1:{port}"
+    async def start(self, host: str, port: int, advertised_host: str) -> None:
+        """Listen; a port 0 takes a free one. The gateway is told `advertised_host`.
+
+        Raises InvalidRequest where `peers` may not listen, Unavailable on a taken address.
+        """
+        bound = self._peers.listen(self._server, host, port)
+        self._address = with_port(advertised_host, bound)
         await self._server.start()
 
     async def serve(self, gateway_address: str) -> None:
         """Be a member until the gateway goes. Raises what it refuses us for."""
-        async with grpc.aio.insecure_channel(
-            gateway_address, options=list(CHANNEL_OPTIONS)
-        ) as channel:
+        async with self._peers.channel(gateway_address) as channel:
             stub = worker_pb2_grpc.MembershipServiceStub(channel)
-            stream: Stream[private.JoinRequest, private.JoinResponse] = GrpcStream(stub.Join())
+            stream: Stream[private.JoinRequest, private.JoinResponse] = GrpcStream(
+                stub.Join(metadata=self._peers.metadata)
+            )
             await stream.send(private.JoinRequest(register=self._register()))
             joined = await stream.receive()
             if joined is None:
