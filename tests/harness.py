@@ -20,6 +20,7 @@ from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.security.rates import RequestRates
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -116,6 +117,7 @@ async def reference_cloud(
     max_tokens: int = 512,
     step_s: float = 0.004,
     limits: GatewayLimits | None = None,
+    rates: RequestRates | None = None,
     tokenizer: ChatTokenizer | None = None,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one prefill and one decode worker; checked to be idle at the end."""
@@ -142,7 +144,7 @@ async def reference_cloud(
                 link=link,
             )
         )
-    gateway = Gateway(membership, limits=limits, tokenizer=tokenizer)
+    gateway = Gateway(membership, limits=limits, rates=rates, tokenizer=tokenizer)
     loop = asyncio.create_task(batch.run())
     cloud = Cloud(gateway, membership, prefill, decode)
     try:

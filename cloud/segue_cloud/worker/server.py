@@ -103,6 +103,11 @@ class WorkerServer:
         )
         self._address = ""
 
+    @property
+    def address(self) -> str:
+        """Where the gateway is told to call; empty before `start`."""
+        return self._address
+
     def status(self) -> private.WorkerStatus:
         """The worker's counts, with who it is and whether they add up."""
         status = self._worker.status()

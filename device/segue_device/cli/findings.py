@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from segue_device import AsyncClient, DeviceModel, Mode
+from segue_device import AsyncClient, Credentials, DeviceModel, Mode
 from segue_device.engines.manifest import Manifest
 from segue_device.modes import Situation, cloud_forbidden_by_user, plan
 from segue_device.transports.addresses import transport_for

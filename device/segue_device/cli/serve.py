@@ -69,7 +69,7 @@ def serve(
         )
     if expose and api_key_file is None:
         raise typer.BadParameter("others could use it; give --api-key-file", param_hint="--expose")
-    key = None if api_key_file is None else options.first_line(api_key_file)
+    api_key = None if api_key_file is None else options.first_line(api_key_file)
     anyio.run(
         _serve,
         Terminal(),
@@ -83,7 +83,7 @@ def serve(
         {
             "host": host,
             "port": port,
-            "api_key": key,
+            "api_key": api_key,
             "insecure": expose,
             "hosts": tuple(allow_host or ()),
             "origins": tuple(allow_origin or ()),
