@@ -182,7 +182,8 @@ def test_a_worker_joins_from_outside_and_a_stranger_does_not(
         )
     )
     try:
-        assert outside.communicate(timeout=DEADLINE_S)[1]
+        assert outside.stderr is not None
+        assert "segue worker: " in outside.stderr.read(), "it has ended and says why"
         asyncio.run(asyncio.wait_for(_until_workers(secured, 3), DEADLINE_S))
         assert member.poll() is None
     finally:
@@ -196,7 +197,10 @@ async def _until_workers(secured: Secured, count: int) -> None:
     peers = Peers.of(secured.settings, "")
     async with peers.channel(f"127.0.0.1:{secured.cluster.worker_port}") as channel:
         stub = MembershipServiceStub(channel)
-        while len((await stub.GetCluster(private.GetClusterRequest())).workers) != count:
+        while True:
+            status = await stub.GetCluster(private.GetClusterRequest())
+            if len(status.workers) == count:
+                return
             await asyncio.sleep(0.05)
 
 
