@@ -11,6 +11,8 @@ from pathlib import Path
 import grpc.aio
 
 from demos.cluster import Cluster
+from segue_cloud.security import cluster_token
+from segue_cloud.security.peers import Peers
 from segue_device import AsyncClient, DeviceModel, DeviceProfile
 from segue_device.convert import convert_to_onnx
 from segue_device.engines import EngineRunner, ThrottledEngine, load_engine
@@ -57,9 +59,14 @@ async def stubs(
     """Raw gRPC: the public and the private service."""
     async with (
         grpc.aio.insecure_channel(cluster.address) as public_channel,
-        grpc.aio.insecure_channel(f"127.0.0.1:{cluster.worker_port}") as private_channel,
+        _peers(cluster).channel(f"127.0.0.1:{cluster.worker_port}") as private_channel,
     ):
         yield SplitInferenceServiceStub(public_channel), MembershipServiceStub(private_channel)
+
+
+def _peers(cluster: Cluster) -> Peers:
+    """As a command of the same user knows the cluster."""
+    return Peers(cluster_token.find(f"127.0.0.1:{cluster.worker_port}"))
 
 
 async def cluster_status(cluster: Cluster) -> private.ClusterStatus:

@@ -70,6 +70,7 @@ class ServeConfig:
     model: str = ""
     host: str = "127.0.0.1"
     port: int = 8710
+    worker_host: str = "127.0.0.1"  # where workers join
     worker_port: int = 0  # 0: any free one; workers started here are told
     websocket_port: int = 8711  # 0: any free one, -1: no WebSocket
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
@@ -100,6 +101,16 @@ class ServeConfig:
     log_format: str = "text"  # or json: one object a line
     log_level: str = "info"
     answer_log: str = ""  # a file that gets a line of counts and times for every answer
+    # PEM files. With tls_client_ca devices, too, must show a certificate.
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    # Between gateway and workers: each shows a certificate of worker_tls_ca.
+    worker_tls_certificate: str = ""
+    worker_tls_key: str = ""
+    worker_tls_ca: str = ""
+    worker_tls_name: str = ""  # what certificates are called that do not name their host
+    cluster_token_file: str = ""  # without worker TLS; "": drawn, for this user on this host
     insecure: bool = False  # plain text on an address that is not loopback
     groups: tuple[GroupConfig, ...] = ()  # none: one group of prefill_workers and decode_workers
     tenants: tuple[TenantConfig, ...] = ()  # none: nobody is asked who they are
@@ -112,7 +123,15 @@ class WorkerConfig:
     role: str = ""
     group: str = "default"
     gateway: str = ""  # where workers join
-    host: str = "127.0.0.1"  # an address of this host that the gateway can reach
+    host: str = "127.0.0.1"  # where the gateway finds this worker
+    port: int = 0  # 0: any free one; the gateway is told
+    advertised_host: str = ""  # the worker's name for the gateway, if it is not `host`
+    worker_tls_certificate: str = ""
+    worker_tls_key: str = ""
+    worker_tls_ca: str = ""
+    worker_tls_name: str = ""
+    cluster_token_file: str = ""  # "": the one a gateway of this user on this host drew
+    insecure: bool = False  # plain text to and from other hosts
     model: str = ""
     engine: str = "torch"
     profile: str = ""
@@ -231,8 +250,11 @@ def _parse(name: str, text: str, wanted: type) -> Any:
 
 def worker_flags(config: WorkerConfig) -> list[str]:
     """The command line that gives another process this configuration."""
-    return [
-        part
-        for field in plain_fields(type(config))
-        for part in (f"--{field.name.replace('_', '-')}", str(getattr(config, field.name)))
-    ]
+    flags: list[str] = []
+    for field in plain_fields(type(config)):
+        name, value = field.name.replace("_", "-"), getattr(config, field.name)
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            flags += [f"--{name}", str(value)]
+    return flags

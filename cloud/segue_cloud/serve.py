@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,15 @@ from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
 from segue_cloud.gateway.tenants import Tenants
+from segue_cloud.security import cluster_token
+from segue_cloud.security.peers import Peers
+from segue_cloud.security.rates import RequestRates
+from segue_cloud.security.tls import PUBLIC_SETTINGS, Tls
+from segue_cloud.security.tokens import TenantTokens
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.watch.watching import Watching
 from segue_protocol.errors import InvalidRequest, SegueError
+from segue_protocol.hosts import with_port
 from segue_protocol.tokenizer import ChatTokenizer
 
 log = logging.getLogger(__name__)
@@ -37,7 +43,6 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
 
     Raises InvalidRequest or Unavailable when the service cannot start.
     """
-    _require_loopback(config)
     configured = configured_groups(config)
     if config.websocket_port < -1:
         raise InvalidRequest(
@@ -49,26 +54,40 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tokenizer = ChatTokenizer.from_directory(Path(config.model)) if config.model else None
     groups = Groups.from_config(configured, tokenizer.encode if tokenizer else _no_tokenizer)
+    token = (
+        cluster_token.read(config.cluster_token_file)
+        if config.cluster_token_file
+        else cluster_token.draw()
+    )
+    peers = Peers.of(config, token)
     watching = Watching(config)
     membership = Membership(groups.names, watch=watching.watch)
     gateway = Gateway(
         membership,
         groups=groups,
         tenants=Tenants(config.tenants),
+        rates=RequestRates(config.tenants),
         tokenizer=tokenizer,
         limits=_limits(config),
     )
     server = GatewayServer(
         gateway,
-        JoinHandler(membership, GrpcLink, lease_s=config.lease_s),
+        JoinHandler(membership, partial(GrpcLink, peers=peers), lease_s=config.lease_s),
         origins=[each.strip() for each in config.websocket_origins.split(",") if each.strip()],
+        tls=Tls.load(config.tls_certificate, config.tls_key, config.tls_client_ca, PUBLIC_SETTINGS),
+        tokens=TenantTokens(config.tenants),
+        peers=peers,
+        insecure=config.insecure,
     )
     ports = await server.start(
         config.host,
         config.port,
         config.worker_port,
         config.websocket_port if config.websocket_port >= 0 else None,
+        worker_host=config.worker_host,
     )
+    if peers.tls is None and not config.cluster_token_file:
+        cluster_token.publish(ports.worker, token)
     supervisor = Supervisor(_workers(config, configured, ports.worker))
     announcing = asyncio.create_task(_announce(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
@@ -142,7 +161,13 @@ def _workers(
         WorkerConfig(
             role=role,
             group=group.name,
-            gateway=f"127.0.0.1:{worker_port}",
+            gateway=with_port(_reached_at(config.worker_host), worker_port),
+            worker_tls_certificate=config.worker_tls_certificate,
+            worker_tls_key=config.worker_tls_key,
+            worker_tls_ca=config.worker_tls_ca,
+            worker_tls_name=config.worker_tls_name,
+            cluster_token_file=config.cluster_token_file,
+            insecure=config.insecure,
             model=config.model,
             engine=config.engine,
             profile=config.profile,
@@ -175,16 +200,9 @@ def _what(config: ServeConfig) -> str:
     )
 
 
-def _require_loopback(config: ServeConfig) -> None:
-    try:
-        loopback = ipaddress.ip_address(config.host).is_loopback
-    except ValueError:
-        loopback = config.host == "localhost"
-    if not loopback and not config.insecure:
-        raise InvalidRequest(
-            f"host {config.host!r} is not loopback and this server speaks plain text; "
-            "listen on 127.0.0.1 behind a TLS proxy, or say --insecure"
-        )
+def _reached_at(host: str) -> str:
+    """Where this host reaches a listener of its own."""
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host)
 
 
 def main(config: ServeConfig) -> int:
@@ -192,11 +210,12 @@ def main(config: ServeConfig) -> int:
 
     def announce(ports: Ports) -> None:
         parts = [
-            f"segue-cloud serves {_what(config)} on {config.host}:{ports.public}",
-            f"workers join at 127.0.0.1:{ports.worker}",
+            f"segue-cloud serves {_what(config)} on {with_port(config.host, ports.public)}",
+            f"workers join at {with_port(config.worker_host, ports.worker)}",
         ]
         if ports.websocket is not None:
-            parts.append(f"WebSocket at ws://{config.host}:{ports.websocket}")
+            scheme = "wss" if config.tls_certificate else "ws"
+            parts.append(f"WebSocket at {scheme}://{with_port(config.host, ports.websocket)}")
         if ports.metrics is not None:
             parts.append(f"metrics at http://{config.metrics_host}:{ports.metrics}/metrics")
         print(", ".join(parts), flush=True)

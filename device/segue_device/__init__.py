@@ -4,6 +4,7 @@ from segue_device.answer_stream import AnswerStream
 from segue_device.budgets import Budgets
 from segue_device.client import AsyncClient
 from segue_device.conditions import DeviceConditions, Privacy
+from segue_device.credentials import Credentials
 from segue_device.device_model import DeviceModel
 from segue_device.events import (
     Done,
@@ -38,6 +39,7 @@ __all__ = [
     "AsyncClient",
     "Budgets",
     "Client",
+    "Credentials",
     "DeviceConditions",
     "DeviceModel",
     "DeviceProfile",

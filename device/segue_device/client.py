@@ -16,6 +16,7 @@ from segue_device.compose import (
     with_seed,
 )
 from segue_device.conditions import DeviceConditions, Privacy
+from segue_device.credentials import Credentials
 from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
 from segue_device.modes import Mode, cloud_forbidden_by_user, plan
@@ -41,9 +42,10 @@ class AsyncClient:
     `pacing` and `budgets` hold where an answer names none of its own. With
     `reuse_kv` a prompt that begins like the turn before (a conversation) is
     prefilled only from where it differs. `insecure` allows plain text to a
-    cloud that is not on this machine. `label` names the scenario that answers
-    belong to, for which the cloud may keep workers of its own. `draw_seed` gives
-    an answer that is sampled without a seed its own.
+    cloud that is not on this machine; `credentials` are what the cloud is shown
+    and known by. `label` names the scenario that answers belong to, for which the
+    cloud may keep workers of its own. `draw_seed` gives an answer that is sampled
+    without a seed its own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class AsyncClient:
         reuse_kv: bool = True,
         insecure: bool = False,
         label: str = "",
+        credentials: Credentials | None = None,
         draw_seed: Callable[[], int] = random_seed,
     ) -> None:
         if cloud is None and model is None:
@@ -73,6 +76,7 @@ class AsyncClient:
         self._reuse_kv = reuse_kv
         self._insecure = insecure
         self._label = label
+        self._credentials = credentials
         self._running = RunningAnswers()
         self._draw_seed = draw_seed
 
@@ -276,5 +280,7 @@ class AsyncClient:
     def _open_cloud(self) -> Transport:
         if self._transport is None:
             assert isinstance(self._cloud, str)
-            self._transport = transport_for(self._cloud, insecure=self._insecure)
+            self._transport = transport_for(
+                self._cloud, insecure=self._insecure, credentials=self._credentials
+            )
         return self._transport

@@ -120,7 +120,7 @@ class NotFound(SegueError):
 
 
 class Unauthenticated(SegueError):
-    """No credentials, or unknown ones."""
+    """No credentials, or unknown ones, on either side."""
 
     code = "UNAUTHENTICATED"
     default_reason = "UNAUTHENTICATED"

@@ -6,12 +6,19 @@ frame holds one message: a `GenerateRequest` on the way up, a `StreamFrame` on
 the way down, whose last one may be an error. After an error frame the cloud
 closes with :func:`close_code` and the error's reason; after `finish` with 1000.
 
+A cloud that asks for a token takes it from the header ``Authorization: Bearer
+TOKEN``. Pages in a browser cannot set headers: they offer, beside one of the
+two, the subprotocol ``segue.bearer.`` + the token in base64url without padding
+(:func:`bearer_subprotocol`), which is read and never chosen.
+
 A WebSocket cannot be closed one way: a close frame from the device ends the
 stream, and as on every transport that is no cancel.
 """
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from enum import Enum
 from typing import TypeVar
 
@@ -32,6 +39,8 @@ from segue_protocol.wire import public
 GENERATE_PATH = "/segue/v1/generate"
 # A plain HTTP GET, answered with a `GetModelResponse` or a `StreamError` in JSON.
 MODEL_PATH = "/segue/v1/model"
+
+BEARER_PREFIX = "segue.bearer."
 
 NORMAL_CLOSURE = 1000
 PROTOCOL_VIOLATION = 1002
@@ -98,6 +107,26 @@ def decode_response(frame: Frame, form: Form) -> public.GenerateResponse:
     if decoded.HasField("error"):
         raise from_wire(decoded.error)
     return decoded.response
+
+
+# ---- tokens
+
+
+def bearer_subprotocol(token: str) -> str:
+    """What a page offers to show a token."""
+    return BEARER_PREFIX + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def token_of(subprotocols: Sequence[str]) -> str:
+    """The token among the subprotocols a client offers; empty if there is none."""
+    for name in subprotocols:
+        if name.startswith(BEARER_PREFIX):
+            text = name.removeprefix(BEARER_PREFIX)
+            try:
+                return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+            except ValueError:  # also what is no base64 and no ASCII
+                return ""
+    return ""
 
 
 # ---- errors

@@ -78,10 +78,15 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> SegueError:
 
 
 class GrpcStream(Generic[SentMessage, Received]):
-    """The client's end of a bidirectional gRPC call."""
+    """The client's end of a bidirectional gRPC call; `meaning` makes errors of its status."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[SentMessage, Received]) -> None:
+    def __init__(
+        self,
+        call: grpc.aio.StreamStreamCall[SentMessage, Received],
+        meaning: Callable[[grpc.aio.AioRpcError], SegueError] = from_rpc_error,
+    ) -> None:
         self._call = call
+        self._meaning = meaning
         self._writing = asyncio.Lock()  # gRPC allows one write at a time
 
     async def send(self, message: SentMessage) -> None:
@@ -90,7 +95,7 @@ class GrpcStream(Generic[SentMessage, Received]):
             async with self._writing:
                 await _apart(self._call.write(message))
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+            raise self._meaning(error) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # after the end
             raise from_code("UNAVAILABLE", "the stream has ended", reason="STREAM_ENDED") from error
 
@@ -98,7 +103,7 @@ class GrpcStream(Generic[SentMessage, Received]):
         try:
             message = await _apart(self._call.read())
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from error
+            raise self._meaning(error) from error
         return None if message is grpc.aio.EOF else cast(Received, message)
 
     async def aclose(self) -> None:

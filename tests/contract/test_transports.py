@@ -141,7 +141,7 @@ def test_an_error_arrives_as_it_was_raised(
     kind: str, error: SegueError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def generate(
-        requests: AsyncIterator[public.GenerateRequest],
+        requests: AsyncIterator[public.GenerateRequest], *, tenant: str = ""
     ) -> AsyncIterator[public.GenerateResponse]:
         await anext(requests)
         yield public.GenerateResponse(heartbeat=public.Heartbeat(sequence=1))

@@ -23,7 +23,13 @@ from segue_device.transports import transport_for
 from segue_device.transports.grpc import GrpcTransport
 from segue_device.transports.websocket import WebSocketTransport
 from segue_protocol import frames
-from segue_protocol.errors import InvalidRequest, ProtocolError, SegueError, Unavailable
+from segue_protocol.errors import (
+    InvalidRequest,
+    ProtocolError,
+    SegueError,
+    Unauthenticated,
+    Unavailable,
+)
 from segue_protocol.streams import MAX_MESSAGE_BYTES
 from segue_protocol.wire import public
 from tests.byte_proxy import Proxy
@@ -239,10 +245,10 @@ def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def main() -> None:
         async with rig("websocket") as each, Proxy(each.port, tls=tls) as proxy:
-            transport = WebSocketTransport(f"wss://localhost:{proxy.port}")
-            with pytest.raises(Unavailable, match=r"(?i)certificate"):
-                await transport.open()
+            with pytest.raises(Unauthenticated, match=r"(?i)certificate"):
+                await WebSocketTransport(f"wss://localhost:{proxy.port}").open()
             monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            transport = WebSocketTransport(f"wss://localhost:{proxy.port}")
             stream = await transport.open()
             await stream.send(each.start())
             assert len(ids_of(await read_until(stream, "finish"))) == 40

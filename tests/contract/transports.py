@@ -14,8 +14,11 @@ from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
 from segue_cloud.gateway.gateway import GatewayLimits
 from segue_cloud.gateway.server import GatewayServer, Ports
+from segue_cloud.security.rates import RequestRates
+from segue_cloud.security.tls import Tls
+from segue_cloud.security.tokens import TenantTokens
 from segue_cloud.watch.base import Watch
-from segue_device import AsyncClient, DeviceProfile, Mode, Pacing, Result, Sampling
+from segue_device import AsyncClient, Credentials, DeviceProfile, Mode, Pacing, Result, Sampling
 from segue_device.transports import CloudStream, Transport
 from segue_device.transports.grpc import GrpcTransport
 from segue_device.transports.websocket import WebSocketTransport
@@ -67,17 +70,22 @@ class Rig:
         assert self.ports.websocket is not None
         return self.ports.public if self.kind == "grpc" else self.ports.websocket
 
-    def transport(self, port: int | None = None) -> Transport:
-        """A new transport to the cloud, or to a proxy at `port`."""
+    def transport(
+        self, port: int | None = None, credentials: Credentials | None = None
+    ) -> Transport:
+        """A new transport to the cloud, or to a proxy at `port`; over TLS if they ask."""
         port = port or self.port
+        scheme = "wss" if credentials is not None and credentials.asks_for_tls else "ws"
         transport: Transport
         if self.kind == "local":
             transport = self.cloud.transport()
         elif self.kind == "grpc":
-            transport = GrpcTransport(f"127.0.0.1:{port}")
+            transport = GrpcTransport(f"127.0.0.1:{port}", credentials=credentials)
         else:
             as_json = self.kind == "websocket-json"
-            transport = WebSocketTransport(f"ws://127.0.0.1:{port}", json=as_json)
+            transport = WebSocketTransport(
+                f"{scheme}://127.0.0.1:{port}", json=as_json, credentials=credentials
+            )
         self.opened.append(transport)
         return transport
 
@@ -123,12 +131,17 @@ async def rig(
     *,
     step_s: float = 0.001,
     limits: GatewayLimits | None = None,
+    rates: RequestRates | None = None,
+    tls: Tls | None = None,
+    tokens: TenantTokens | None = None,
     watch: Watch | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig; the cloud is checked to be idle at the end."""
-    async with reference_cloud(step_s=step_s, limits=limits, watch=watch) as cloud:
+    async with reference_cloud(step_s=step_s, limits=limits, rates=rates, watch=watch) as cloud:
         join = JoinHandler(cloud.membership, GrpcLink)
-        server = GatewayServer(cloud.gateway, join, origins=["https://chat.example"])
+        server = GatewayServer(
+            cloud.gateway, join, origins=["https://chat.example"], tls=tls, tokens=tokens
+        )
         each = Rig(kind, cloud, server, await server.start("127.0.0.1", 0, 0, 0))
         try:
             yield each

@@ -47,6 +47,50 @@ def test_arrows_run_to_the_protocol_only(package: str, forbidden: set[str]) -> N
             assert not found, f"{path} imports {found}"
 
 
+def _runs_what_it_reads(node: ast.AST) -> str:
+    """The name of a way to read data that can run code in it; empty for anything else."""
+    named = ""
+    if isinstance(node, ast.Import):
+        named = " ".join(alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        named = (node.module or "").split(".")[0]
+    found = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    if found & set(named.split()):
+        return named
+    if isinstance(node, ast.Call):
+        options = {each.arg: ast.unparse(each.value) for each in node.keywords}
+        function = ast.unparse(node.func)
+        if options.get("allow_pickle", "False") != "False":
+            return function
+        if function == "torch.load" and options.get("weights_only") != "True":
+            return function
+        if function in ("eval", "exec"):
+            return function
+    return ""
+
+
+@pytest.mark.parametrize(
+    "package", ["protocol/segue_protocol", "device/segue_device", "cloud/segue_cloud"]
+)
+def test_no_data_can_run_code(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = _runs_what_it_reads(node)
+            assert not found, f"{path}:{getattr(node, 'lineno', 0)} uses {found}"
+
+
+def test_what_can_run_code_is_seen() -> None:
+    """Or the test above could not fail."""
+    for line in (
+        "import pickle",
+        "import os, marshal",
+        "from shelve import open",
+        "import torch; torch.load('x')",
+        "np.load('x', allow_pickle=True)",
+    ):
+        assert any(_runs_what_it_reads(node) for node in ast.walk(ast.parse(line))), line
+
+
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_a_server_without_its_extra_names_it(package: str) -> None:
     code = (

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import grpc.aio
 
-from segue_protocol.grpc_streams import CHANNEL_OPTIONS, GrpcStream, from_rpc_error
+from segue_cloud.security.peers import Peers
+from segue_protocol.grpc_streams import GrpcStream, from_rpc_error
 from segue_protocol.streams import Stream
 from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import WorkerServiceStub
 from segue_protocol.wire import private
@@ -16,6 +17,8 @@ DecodeStream = Stream[private.DecodeRequest, private.DecodeResponse]
 
 
 STATUS_TIMEOUT_S = 2.0
+
+NOBODY = Peers()  # knows no worker and is known by none
 
 
 class WorkerLink(Protocol):
@@ -35,17 +38,18 @@ class WorkerLink(Protocol):
 
 
 class GrpcLink:
-    """A worker process at an address."""
+    """A worker process at an address. Raises InvalidRequest where `peers` may not call."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+    def __init__(self, address: str, peers: Peers = NOBODY) -> None:
+        self._channel = peers.channel(address)
+        self._metadata = peers.metadata
         self._stub = WorkerServiceStub(self._channel)
 
     def prefill(self) -> PrefillStream:
-        return GrpcStream(self._stub.Prefill())
+        return GrpcStream(self._stub.Prefill(metadata=self._metadata))
 
     def decode(self) -> DecodeStream:
-        return GrpcStream(self._stub.Decode())
+        return GrpcStream(self._stub.Decode(metadata=self._metadata))
 
     async def status(self) -> private.WorkerStatus:
         try:

@@ -13,6 +13,10 @@ from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.version import PROTOCOL_MAJOR
 from segue_protocol.wire import public
 
+MAX_REQUEST_ID_CHARACTERS = 256
+# No tokenizer in use has longer tokens, save for a few of blanks only.
+MAX_CHARACTERS_PER_TOKEN = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -57,6 +61,7 @@ def admit(
             f"unknown model {start.model!r}; this cloud serves {identity.model!r}",
             reason="UNKNOWN_MODEL",
         )
+    _require_bounded(start, max_context_tokens)
     warnings: tuple[str, ...] = ()
     has_model = start.HasField("identity")
     if has_model:
@@ -105,6 +110,29 @@ def admit(
         wants_logprobs=start.logprobs,
         warnings=warnings,
     )
+
+
+def _require_bounded(start: public.Start, max_context_tokens: int) -> None:
+    """Refuse by its size what would take long to look at, before looking at it."""
+    if len(start.request_id) > MAX_REQUEST_ID_CHARACTERS:
+        raise InvalidRequest(
+            f"request_id has {len(start.request_id)} characters, expected at most "
+            f"{MAX_REQUEST_ID_CHARACTERS}"
+        )
+    characters = len(start.prompt_text) + sum(
+        len(message.role) + len(message.content) for message in start.messages.messages
+    )
+    for name, count, most in (
+        ("prompt_token_ids", len(start.prompt_token_ids.ids), max_context_tokens),
+        ("output_prefix", len(start.output_prefix), max_context_tokens),
+        ("messages", len(start.messages.messages), max_context_tokens),
+        ("the prompt's text", characters, max_context_tokens * MAX_CHARACTERS_PER_TOKEN),
+    ):
+        if count > most:
+            raise ContextTooLong(
+                f"{name} holds {count} entries or characters, more than the {most} that can fit "
+                f"a context of {max_context_tokens} tokens; shorten it"
+            )
 
 
 def _prompt_ids(

@@ -13,6 +13,8 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 
+import anyio
+
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.members import Membership
 from segue_cloud.gateway.admission import admit
@@ -21,10 +23,12 @@ from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.tenants import Tenants
+from segue_cloud.security.rates import RequestRates, TokenBucket
 from segue_cloud.tuner.advice import TtftEstimate, advise
 from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     NotFound,
@@ -38,6 +42,10 @@ from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
 
+# Messages of one stream after its first: many times what a device has to say.
+STEERING_PER_S = 200.0
+STEERING_BURST = 400.0
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
@@ -49,6 +57,8 @@ class GatewayLimits:
     heartbeat_s: float = 5.0
     # How long a generation without a stream lives, finished or not.
     unclaimed_s: float = 30.0
+    # How long a stream may stay open without a word.
+    first_message_s: float = 10.0
 
 
 class Gateway:
@@ -62,6 +72,7 @@ class Gateway:
         tenants: Tenants | None = None,
         tokenizer: ChatTokenizer | None = None,
         limits: GatewayLimits | None = None,
+        rates: RequestRates | None = None,
     ) -> None:
         self.membership = membership
         self.ttft = TtftEstimate()
@@ -69,6 +80,7 @@ class Gateway:
         self._tenants = tenants or Tenants()
         self._tokenizer = tokenizer
         self._limits = limits or GatewayLimits()
+        self._rates = rates or RequestRates()
         self._sessions: dict[str, Session] = {}
         self._readers: dict[str, Reader] = {}
         self._runs: set[asyncio.Task[None]] = set()
@@ -80,7 +92,7 @@ class Gateway:
         """Every session that is still known, finished ones included."""
         return self._sessions.values()
 
-    # ---- calls
+    # ---- calls; what a tenant began is unknown to every other one
 
     async def generate(
         self, requests: AsyncIterator[public.GenerateRequest], *, tenant: str = ""
@@ -90,7 +102,8 @@ class Gateway:
         `tenant` is who asks, "" where nobody is asked.
         """
         try:
-            session, cursor, credit = self._open(await _first(requests), tenant)
+            first = await _first(requests, self._limits.first_message_s)
+            session, cursor, credit = self._open(first, tenant)
         except SegueError as error:
             self.membership.watch.refused(error)
             raise
@@ -103,7 +116,9 @@ class Gateway:
             steering.cancel()
             self._detach(session, reader)
 
-    async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
+    async def get_model(
+        self, request: public.GetModelRequest, *, tenant: str = ""
+    ) -> public.GetModelResponse:
         """What this cloud runs. Raises Unavailable before a worker has joined."""
         identity = self.membership.identity
         if identity is None:
@@ -120,19 +135,18 @@ class Gateway:
         )
 
     async def cancel_generation(
-        self, request: public.CancelGenerationRequest
+        self, request: public.CancelGenerationRequest, *, tenant: str = ""
     ) -> public.CancelGenerationResponse:
         """End a generation from outside its stream. Idempotent while it is known."""
-        self._find(request.generation_id, request.resume_token).finish(
-            public.FINISH_REASON_CANCELLED
-        )
+        session = self._find(request.generation_id, request.resume_token, tenant)
+        session.finish(public.FINISH_REASON_CANCELLED)
         return public.CancelGenerationResponse()
 
     async def get_generation(
-        self, request: public.GetGenerationRequest
+        self, request: public.GetGenerationRequest, *, tenant: str = ""
     ) -> public.GetGenerationResponse:
         """State and log of a generation."""
-        session = self._find(request.generation_id, request.resume_token)
+        session = self._find(request.generation_id, request.resume_token, tenant)
         return public.GetGenerationResponse(
             state=session.state.value,
             output=session.log.ids,
@@ -191,12 +205,13 @@ class Gateway:
         if kind == "start":
             return self._start(first.start, tenant), len(first.start.output_prefix), 0
         if kind == "resume":
-            return self._resume(first.resume)
+            return self._resume(first.resume, tenant)
         raise InvalidRequest(
             f"the first message of a stream is {kind or 'nameless'}, expected start or resume"
         )
 
     def _start(self, start: public.Start, tenant: str) -> Session:
+        self._rates.require(tenant, asyncio.get_running_loop().time())
         identity = self.membership.identity
         if identity is None:
             raise Unavailable("no worker has joined yet; try again later", reason="NO_WORKER")
@@ -219,6 +234,7 @@ class Gateway:
             secrets.token_bytes(16),
             request,
             advice,
+            tenant=tenant,
             identity=identity,
             credit_cap=request.max_tokens if request.wants_text else self._limits.credit_cap,
             text=text,
@@ -238,8 +254,8 @@ class Gateway:
         run.add_done_callback(self._runs.discard)
         return session
 
-    def _resume(self, resume: public.Resume) -> tuple[Session, int, int]:
-        session = self._find(resume.generation_id, resume.resume_token)
+    def _resume(self, resume: public.Resume, tenant: str) -> tuple[Session, int, int]:
+        session = self._find(resume.generation_id, resume.resume_token, tenant)
         if resume.next_index > len(session.log):
             raise OutOfRange(
                 f"resume at index {resume.next_index}, but the log has {len(session.log)} tokens; "
@@ -247,9 +263,9 @@ class Gateway:
             )
         return session, resume.next_index, resume.credit.through
 
-    def _find(self, generation_id: str, token: bytes) -> Session:
+    def _find(self, generation_id: str, token: bytes, tenant: str) -> Session:
         session = self._sessions.get(generation_id)
-        if session is None:
+        if session is None or session.tenant != tenant:
             raise NotFound(
                 f"no generation {generation_id!r} here; it ended, expired, or this gateway was "
                 "restarted: start again with output_prefix",
@@ -291,8 +307,13 @@ class Gateway:
         try:
             if credit:
                 await session.raise_credit(credit)
+            clock = asyncio.get_running_loop().time
+            pace = TokenBucket(STEERING_PER_S, STEERING_BURST)
             async for request in requests:
                 await session.handle(request)
+                # Not refused but read no faster: what more is sent waits at the sender.
+                while wait_s := pace.take(clock()):  # noqa: ASYNC110  (time is what is waited for)
+                    await asyncio.sleep(wait_s)
         except SegueError as error:
             reader.interrupt(error)
 
@@ -316,7 +337,16 @@ def _shutting_down() -> Unavailable:
     return Unavailable("the gateway is shutting down", reason="SHUTDOWN")
 
 
-async def _first(requests: AsyncIterator[public.GenerateRequest]) -> public.GenerateRequest:
-    async for request in requests:
-        return request
+async def _first(
+    requests: AsyncIterator[public.GenerateRequest], limit_s: float
+) -> public.GenerateRequest:
+    try:
+        with anyio.fail_after(limit_s):
+            async for request in requests:
+                return request
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"no first message within {limit_s} s; expected start or resume",
+            reason="FIRST_MESSAGE",
+        ) from None
     raise InvalidRequest("the stream ended before its first message; expected start or resume")

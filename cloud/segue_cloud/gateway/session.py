@@ -47,6 +47,7 @@ class Session:
         request: Request,
         advice: public.Advice,
         *,
+        tenant: str = "",
         identity: ModelIdentity,
         credit_cap: int,
         text: TextStream | None,
@@ -55,6 +56,7 @@ class Session:
         trace_parent: str = "",
     ) -> None:
         self.generation_id = generation_id
+        self.tenant = tenant
         self.resume_token = resume_token
         self.request = request
         self.advice = advice

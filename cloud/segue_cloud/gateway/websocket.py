@@ -16,7 +16,9 @@ from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
 from segue_cloud.gateway.gateway import Gateway
-from segue_cloud.gateway.http import PlainAnswers, quiet_logger
+from segue_cloud.gateway.http import PlainAnswers, authorization_of, quiet_logger
+from segue_cloud.security.tls import Tls
+from segue_cloud.security.tokens import TenantTokens
 from segue_cloud.watch.trace_parent import HEADER, TRACE_PARENT
 from segue_protocol import frames
 from segue_protocol.errors import SegueError, Unavailable
@@ -24,6 +26,9 @@ from segue_protocol.frames import Form
 from segue_protocol.streams import MAX_MESSAGE_BYTES
 from segue_protocol.wire import public
 
+# How long a connection may take to become one, and how many may be at it together.
+OPEN_TIMEOUT_S = 10.0
+MAX_HANDSHAKES = 256
 PING_INTERVAL_S = 20.0
 PING_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -34,8 +39,17 @@ MAX_QUEUED_FRAMES = 8
 class WebSocketServer:
     """One listener. `origins` are the web pages that may connect; apps send no Origin."""
 
-    def __init__(self, gateway: Gateway, *, origins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        tokens: TenantTokens,
+        *,
+        origins: Sequence[str] = (),
+        tls: Tls | None = None,
+    ) -> None:
         self._gateway = gateway
+        self._tokens = tokens
+        self._tls = tls
         # Without this any page in the user's browser could use a gateway on loopback.
         self._origins: list[Origin | None] = [None, *(Origin(each) for each in origins)]
         self._server: Server | None = None
@@ -53,7 +67,11 @@ class WebSocketServer:
                 origins=self._origins,
                 subprotocols=[Subprotocol(form.value) for form in Form],
                 select_subprotocol=_select,
-                process_request=PlainAnswers(self._gateway),
+                process_request=PlainAnswers(self._gateway, self._tokens),
+                create_connection=_Connection,
+                ssl=self._tls.server_context() if self._tls is not None else None,
+                open_timeout=OPEN_TIMEOUT_S,
+                ssl_handshake_timeout=OPEN_TIMEOUT_S if self._tls is not None else None,
                 compression=None,  # frames of a few tokens do not shrink, but cost memory
                 ping_interval=PING_INTERVAL_S,
                 ping_timeout=PING_TIMEOUT_S,
@@ -87,14 +105,27 @@ class WebSocketServer:
         form = Form(connection.subprotocol)
         if connection.request is not None:
             TRACE_PARENT.set(next(iter(connection.request.headers.get_all(HEADER)), ""))
+        requests = _requests(connection, form)
         try:
-            async with aclosing(self._gateway.generate(_requests(connection, form))) as responses:
+            # Not in the handshake: a browser is not told why that was refused.
+            tenant = self._tokens.tenant_of(authorization_of(connection.request))
+            async with aclosing(self._gateway.generate(requests, tenant=tenant)) as responses:
                 async for response in responses:
                     await connection.send(frames.encode_response(response, form))
         except SegueError as error:
             await _fail(connection, form, error)
         except ConnectionClosed:
             return  # the generator's end has detached the session
+
+
+class _Connection(ServerConnection):
+    """Dropped at once when too many others have not yet said what they want."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        opening = sum(each.state is State.CONNECTING for each in self.server.handlers)
+        if opening > MAX_HANDSHAKES:
+            self.transport.abort()
 
 
 async def _requests(

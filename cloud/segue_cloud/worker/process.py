@@ -26,6 +26,7 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.security.peers import peers_of_worker
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
@@ -33,6 +34,7 @@ from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
+from segue_protocol.hosts import host_of
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ async def run_worker(config: WorkerConfig) -> None:
     """Load the model, join the gateway, serve until told to stop."""
     if config.role not in ("prefill", "decode"):
         raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
+    _require_dialable(config)
+    peers = peers_of_worker(config)
     orders = _orders()
     engine = _load_engine(config)
     incarnation = os.urandom(16)
@@ -50,8 +54,8 @@ async def run_worker(config: WorkerConfig) -> None:
     event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
-        server = WorkerServer(worker, engine, incarnation, group=config.group, host=config.host)
-        await server.start()
+        server = WorkerServer(worker, engine, incarnation, peers, group=config.group)
+        await server.start(config.host, config.port, config.advertised_host or config.host)
         held.push_async_callback(server.stop, STOP_GRACE_S)
         at_once = asyncio.create_task(orders.at_once.wait())
         jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
@@ -125,6 +129,16 @@ def _build(
     held.callback(transfers.close)
     batch = Batch(engine, pool, compute, max_batch=config.max_batch)
     return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
+
+
+def _require_dialable(config: WorkerConfig) -> None:
+    if not host_of(config.gateway) or not config.gateway.rpartition(":")[2].isdecimal():
+        raise InvalidRequest(f"gateway is {config.gateway!r}, expected HOST:PORT of a worker port")
+    if config.host in ("", "0.0.0.0", "::", "[::]") and not config.advertised_host:
+        raise InvalidRequest(
+            f"host is {config.host!r}, which nobody can call; give advertised_host, the name or "
+            "address under which the gateway reaches this worker"
+        )
 
 
 def _digest_kind(name: str) -> DigestKind:

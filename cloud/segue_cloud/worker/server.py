@@ -13,18 +13,19 @@ import grpc.aio
 
 from segue_cloud.cluster.reasons import PROBE_FAILED
 from segue_cloud.engine.base import CloudEngine
+from segue_cloud.security.peers import Peers
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.host import host_id
 from segue_cloud.worker.intake import Intake
 from segue_cloud.worker.prefill import PrefillWorker
-from segue_protocol.errors import InvalidRequest, SegueError, Unavailable, Unsupported
+from segue_protocol.errors import SegueError, Unavailable, Unsupported
 from segue_protocol.grpc_streams import (
-    CHANNEL_OPTIONS,
     SERVER_OPTIONS,
     GrpcStream,
     serve_stream,
     serve_unary,
 )
+from segue_protocol.hosts import with_port
 from segue_protocol.streams import Handler, Received, Sent, Stream
 from segue_protocol.stubs.segue.cluster.v1 import worker_pb2_grpc
 from segue_protocol.version import protocol_version
@@ -110,23 +111,30 @@ class WorkerServer:
         worker: Worker,
         engine: CloudEngine,
         incarnation: bytes,
+        peers: Peers,
         *,
         group: str = "default",
-        host: str = "127.0.0.1",
     ) -> None:
         self._worker = worker
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
         self._intake = Intake()
-        self._server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        self._peers = peers
+        self._server = grpc.aio.server(
+            options=list(SERVER_OPTIONS), interceptors=peers.server_interceptors()
+        )
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(
             WorkerServicer(worker, self._intake, self.status), self._server
         )
-        self._host = host
         self._address = ""
         self._commands: asyncio.Queue[private.JoinResponse] = asyncio.Queue()
         self._beat_now = asyncio.Event()
+
+    @property
+    def address(self) -> str:
+        """Where the gateway is told to call; empty before `start`."""
+        return self._address
 
     def status(self) -> private.WorkerStatus:
         """The worker's counts, with who it is and whether they add up."""
@@ -141,16 +149,13 @@ class WorkerServer:
             status.integrity_error = error.message
         return status
 
-    async def start(self) -> None:
-        """Listen on a free port of `host`. Raises InvalidRequest when that is not ours."""
-        try:
-            port = self._server.add_insecure_port(f"{self._host}:0")
-        except RuntimeError as error:
-            raise InvalidRequest(
-                f"cannot listen on {self._host}: {error}; --host is an address of this host that "
-                "the gateway can reach"
-            ) from error
-        self._address = f"{self._host}:{port}"
+    async def start(self, host: str, port: int, advertised_host: str) -> None:
+        """Listen; a port 0 takes a free one. The gateway is told `advertised_host`.
+
+        Raises InvalidRequest where `peers` may not listen, Unavailable on a taken address.
+        """
+        bound = self._peers.listen(self._server, host, port)
+        self._address = with_port(advertised_host, bound)
         await self._server.start()
 
     async def serve(self, gateway_address: str) -> None:
@@ -160,11 +165,10 @@ class WorkerServer:
         other weights, another layout (never retried), a failed probe.
         """
         tries = 0
-        async with grpc.aio.insecure_channel(
-            gateway_address, options=list(CHANNEL_OPTIONS)
-        ) as channel:
+        async with self._peers.channel(gateway_address) as channel:
             while True:
-                stream = GrpcStream(worker_pb2_grpc.MembershipServiceStub(channel).Join())
+                stub = worker_pb2_grpc.MembershipServiceStub(channel)
+                stream = GrpcStream(stub.Join(metadata=self._peers.metadata))
                 try:
                     lease_s = await self._join(stream)
                     tries = 0
@@ -205,7 +209,7 @@ class WorkerServer:
                 await self._intake.empty()
 
     async def _join(self, stream: Stream[private.JoinRequest, private.JoinResponse]) -> float:
-        await stream.send(private.JoinRequest(register=self._register()))
+        await stream.send(private.JoinRequest(register=self.registration()))
         joined = await stream.receive()
         if joined is None:
             raise Unavailable("the gateway ended the join stream without an answer")
@@ -233,7 +237,8 @@ class WorkerServer:
             with anyio.move_on_after(every_s):
                 await self._beat_now.wait()
 
-    def _register(self) -> private.Register:
+    def registration(self) -> private.Register:
+        """What the gateway is told of this worker."""
         status = self._worker.status()
         engine = self._engine
         return private.Register(

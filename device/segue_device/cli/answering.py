@@ -7,7 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from segue_device import Client, FinishReason, Pacing, Result, Source, SyncAnswer, events
+from segue_device import (
+    Client,
+    Credentials,
+    FinishReason,
+    Pacing,
+    Result,
+    Source,
+    SyncAnswer,
+    events,
+)
 from segue_device.cli.terminal import Terminal
 
 # Sky blue and orange: told apart with any colour vision.
@@ -17,11 +26,19 @@ TAKEOVER_MARK = "|"
 
 @contextmanager
 def open_client(
-    terminal: Terminal, model: str, *, cloud: str | None, insecure: bool, unpaced: bool
+    terminal: Terminal,
+    model: str,
+    *,
+    cloud: str | None,
+    insecure: bool,
+    credentials: Credentials,
+    unpaced: bool,
 ) -> Iterator[Client]:
     """A client with its model loaded. Raises what loading raises."""
     pacing = Pacing.off() if unpaced else None
-    client = Client(model=model, cloud=cloud, insecure=insecure, pacing=pacing)
+    client = Client(
+        model=model, cloud=cloud, insecure=insecure, credentials=credentials, pacing=pacing
+    )
     with ExitStack() as held:
         with terminal.working(f"loading {model}"):
             held.enter_context(client)

@@ -33,6 +33,10 @@ def ask(
     system: options.System = None,
     unpaced: options.Unpaced = False,
     insecure: options.Insecure = False,
+    token_file: options.TokenFile = None,
+    ca: options.Authority = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
     """Ask one question and stream the answer."""
@@ -45,7 +49,12 @@ def ask(
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     messages = [{"role": "system", "content": system}] if system else []
     with answering.open_client(
-        terminal, model, cloud=cloud, insecure=insecure, unpaced=unpaced
+        terminal,
+        model,
+        cloud=cloud,
+        insecure=insecure,
+        credentials=options.credentials(token_file, ca, certificate, key),
+        unpaced=unpaced,
     ) as client:
         answer = client.stream(
             messages=[*messages, {"role": "user", "content": text}],

@@ -37,6 +37,10 @@ def chat(
     system: options.System = None,
     unpaced: options.Unpaced = False,
     insecure: options.Insecure = False,
+    token_file: options.TokenFile = None,
+    ca: options.Authority = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
 ) -> None:
     """Talk with the model; a turn prefills only what is new."""
     from segue_device import Sampling
@@ -50,7 +54,12 @@ def chat(
         "mode": mode,
     }
     with answering.open_client(
-        terminal, model, cloud=cloud, insecure=insecure, unpaced=unpaced
+        terminal,
+        model,
+        cloud=cloud,
+        insecure=insecure,
+        credentials=options.credentials(token_file, ca, certificate, key),
+        unpaced=unpaced,
     ) as client:
         failed = Conversation(client, terminal, settings).run()
     if failed and not sys.stdin.isatty():

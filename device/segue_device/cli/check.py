@@ -12,6 +12,7 @@ from segue_device.cli.failures import ERROR, reports_errors
 from segue_device.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from segue_device import Credentials
     from segue_device.cli.findings import Finding
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -22,13 +23,18 @@ def check(
     model: options.Model,
     cloud: options.Cloud = None,
     insecure: options.Insecure = False,
+    token_file: options.TokenFile = None,
+    ca: options.Authority = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
     as_json: options.Json = False,
 ) -> None:
     """Check that a model can be used here, and with a cloud."""
     import anyio
 
     terminal = Terminal()
-    found = anyio.run(_examine, terminal, model, cloud, insecure, as_json)
+    shown = options.credentials(token_file, ca, certificate, key)
+    found = anyio.run(_examine, terminal, model, cloud, insecure, shown, as_json)
     failed = [finding.check for finding in found if finding.status == "fail"]
     if as_json:
         findings = [asdict(finding) for finding in found]
@@ -38,13 +44,18 @@ def check(
 
 
 async def _examine(
-    terminal: Terminal, model: str, cloud: str | None, insecure: bool, quiet: bool
+    terminal: Terminal,
+    model: str,
+    cloud: str | None,
+    insecure: bool,
+    credentials: Credentials,
+    quiet: bool,
 ) -> list[Finding]:
     """Every finding, each printed as soon as it is there unless `quiet`."""
     from segue_device.cli.findings import examine
 
     found: list[Finding] = []
-    findings = examine(model, cloud, insecure=insecure)
+    findings = examine(model, cloud, insecure=insecure, credentials=credentials)
     while True:
         with terminal.working(f"checking {model}"):
             finding = await anext(findings, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from segue_device import AsyncClient, DeviceModel, Mode
+from segue_device import AsyncClient, Credentials, DeviceModel, Mode
 from segue_device.engines.manifest import Manifest
 from segue_device.modes import Situation, cloud_forbidden_by_user, plan
 from segue_device.transports.addresses import transport_for
@@ -56,7 +56,9 @@ class Finding:
     remedy: str = ""
 
 
-async def examine(model: str, cloud: str | None, *, insecure: bool) -> AsyncIterator[Finding]:
+async def examine(
+    model: str, cloud: str | None, *, insecure: bool, credentials: Credentials
+) -> AsyncIterator[Finding]:
     """Everything about `model`, then about `cloud`, then which modes that leaves."""
     device = None
     step = "files"
@@ -74,7 +76,7 @@ async def examine(model: str, cloud: str | None, *, insecure: bool) -> AsyncIter
             yield finding
         device_works = finding.status is Status.OK
     if cloud is not None:
-        async for finding in _cloud(cloud, device, insecure=insecure):
+        async for finding in _cloud(cloud, device, insecure=insecure, credentials=credentials):
             yield finding
         cloud_works = finding.status is Status.OK
     yield _modes(device=device_works, cloud=cloud_works)
@@ -181,10 +183,10 @@ async def _one_token(device: DeviceModel) -> Finding:
 
 
 async def _cloud(
-    address: str, device: DeviceModel | None, *, insecure: bool
+    address: str, device: DeviceModel | None, *, insecure: bool, credentials: Credentials
 ) -> AsyncIterator[Finding]:
     try:
-        found = await _ask_cloud(address, insecure=insecure)
+        found = await _ask_cloud(address, insecure=insecure, credentials=credentials)
         theirs = ModelIdentity.from_wire(found.identity)
     except SegueError as error:
         yield Finding("cloud", Status.FAIL, f"{address}: {error.message}")
@@ -216,8 +218,10 @@ async def _cloud(
     yield Finding("identity with the cloud", Status.OK, f"the same tokens; exactness level {level}")
 
 
-async def _ask_cloud(address: str, *, insecure: bool) -> public.GetModelResponse:
-    transport = transport_for(address, insecure=insecure)
+async def _ask_cloud(
+    address: str, *, insecure: bool, credentials: Credentials
+) -> public.GetModelResponse:
+    transport = transport_for(address, insecure=insecure, credentials=credentials)
     try:
         with anyio.fail_after(CLOUD_TIMEOUT_S):
             return await transport.get_model(public.GetModelRequest())

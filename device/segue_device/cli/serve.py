@@ -53,11 +53,15 @@ def serve(
     allow_host: AllowedHosts = None,
     allow_origin: AllowedOrigins = None,
     insecure: options.Insecure = False,
+    token_file: options.TokenFile = None,
+    ca: options.Authority = None,
+    certificate: options.Certificate = None,
+    key: options.Key = None,
 ) -> None:
     """Serve a model to programs that speak OpenAI's interface, until Ctrl-C."""
     import anyio
 
-    from segue_device.transports.addresses import is_loopback
+    from segue_protocol.hosts import is_loopback
 
     if not is_loopback(host) and not expose:
         raise typer.BadParameter(
@@ -65,15 +69,21 @@ def serve(
         )
     if expose and api_key_file is None:
         raise typer.BadParameter("others could use it; give --api-key-file", param_hint="--expose")
-    key = None if api_key_file is None else _first_line(api_key_file)
+    api_key = None if api_key_file is None else options.first_line(api_key_file)
     anyio.run(
         _serve,
         Terminal(),
-        {"model": model, "cloud": cloud, "mode": mode, "insecure": insecure},
+        {
+            "model": model,
+            "cloud": cloud,
+            "mode": mode,
+            "insecure": insecure,
+            "credentials": options.credentials(token_file, ca, certificate, key),
+        },
         {
             "host": host,
             "port": port,
-            "api_key": key,
+            "api_key": api_key,
             "insecure": expose,
             "hosts": tuple(allow_host or ()),
             "origins": tuple(allow_origin or ()),
@@ -110,9 +120,3 @@ def ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _first_line(path: Path) -> str:
-    """A key is no command line's business: it would stand in every list of processes."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return lines[0].strip() if lines else ""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from segue_device.engines.checks import missing_extra
 from segue_device.pull.part import Expected, OnProgress, Part, require_space
-from segue_device.transports.addresses import is_loopback
 from segue_protocol.errors import (
     InvalidRequest,
     NotFound,
@@ -21,6 +20,7 @@ from segue_protocol.errors import (
     Unavailable,
     Unsupported,
 )
+from segue_protocol.hosts import is_loopback
 
 if TYPE_CHECKING:
     import httpx

@@ -9,8 +9,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segue_device.server.errors import HttpError
-from segue_device.transports.addresses import is_loopback
 from segue_protocol.errors import PermissionDenied, SegueError, Unauthenticated
+from segue_protocol.hosts import is_loopback
 
 OPEN_PATHS = ("/healthz",)
 

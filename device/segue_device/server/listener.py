@@ -13,8 +13,8 @@ import uvicorn
 
 from segue_device.client import AsyncClient
 from segue_device.server.app import build_app
-from segue_device.transports.addresses import is_loopback
 from segue_protocol.errors import InvalidRequest, Unavailable
+from segue_protocol.hosts import is_loopback
 
 # Answers are ended first; this is for what they still have to send.
 CLOSE_TIMEOUT_S = 3

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
-
+from segue_device.credentials import Credentials
 from segue_device.transports.base import Transport
 from segue_protocol.errors import InvalidRequest, Unsupported
 
 
-def transport_for(address: str, *, insecure: bool = False) -> Transport:
+def transport_for(
+    address: str, *, insecure: bool = False, credentials: Credentials | None = None
+) -> Transport:
     """A transport to ``host:port``, ``grpc://host:port``, ``ws://…`` or ``wss://…``.
 
-    `insecure` allows plain text elsewhere than on loopback. Raises
+    `insecure` allows plain text elsewhere than on loopback; `credentials` with files
+    ask for TLS there too. Raises
     InvalidRequest on another form of address, Unsupported without the extra
     ``grpc`` where it is needed.
     """
@@ -23,19 +25,13 @@ def transport_for(address: str, *, insecure: bool = False) -> Transport:
             raise Unsupported(
                 f"{address!r} needs gRPC: install segue-device[grpc], or use a ws:// address"
             ) from error
-        return GrpcTransport(rest if separator else address, insecure=insecure)
+        return GrpcTransport(
+            rest if separator else address, insecure=insecure, credentials=credentials
+        )
     if scheme in ("ws", "wss"):
         from segue_device.transports.websocket import WebSocketTransport
 
-        return WebSocketTransport(address, insecure=insecure)
+        return WebSocketTransport(address, insecure=insecure, credentials=credentials)
     raise InvalidRequest(
         f"cloud address {address!r}, expected host:port, grpc://host:port, ws:// or wss://"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, with or without brackets, never leaves this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

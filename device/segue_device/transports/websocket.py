@@ -14,11 +14,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from segue_device.transports.addresses import is_loopback
+from segue_device.credentials import Credentials
 from segue_device.transports.base import CloudStream
+from segue_device.transports.handshakes import explain
 from segue_protocol import frames
 from segue_protocol.errors import InvalidRequest, ProtocolError, SegueError, Unavailable
 from segue_protocol.frames import Form
+from segue_protocol.hosts import is_loopback
 from segue_protocol.streams import MAX_MESSAGE_BYTES, TOO_LARGE
 from segue_protocol.wire import public
 
@@ -44,8 +46,18 @@ class WebSocketTransport:
     InvalidRequest on another URL.
     """
 
-    def __init__(self, url: str, *, json: bool = False, insecure: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        json: bool = False,
+        insecure: bool = False,
+        credentials: Credentials | None = None,
+    ) -> None:
         host, is_plain = _parse(url)
+        shown = credentials or Credentials()
+        if is_plain and shown.asks_for_tls:
+            raise InvalidRequest(f"{url!r} is plain text, but credentials for TLS came; use wss://")
         if is_plain and not (insecure or is_loopback(host)):
             raise InvalidRequest(
                 f"{url!r} is plain text to a host that is not loopback; use wss://, or say "
@@ -53,7 +65,8 @@ class WebSocketTransport:
             )
         self._url = url.rstrip("/")
         self._form = Form.JSON if json else Form.PROTO
-        self._is_plain = is_plain
+        self._tls = None if is_plain else shown.ssl_context()
+        self._headers = {"Authorization": shown.authorization} if shown.authorization else {}
         self._streams: set[WebSocketStream] = set()
 
     async def open(self, *, anew: bool = False) -> CloudStream:
@@ -90,7 +103,9 @@ class WebSocketTransport:
                 subprotocols=[Subprotocol(self._form.value)],
                 compression=None,  # frames of a few tokens do not shrink, but cost memory
                 # A proxy of the environment would carry loopback and plain text elsewhere.
-                proxy=None if self._is_plain else True,
+                proxy=None if self._tls is None else True,
+                ssl=self._tls,
+                additional_headers=self._headers,
                 open_timeout=OPEN_TIMEOUT_S,
                 ping_interval=PING_INTERVAL_S,
                 ping_timeout=PING_TIMEOUT_S,
@@ -100,7 +115,9 @@ class WebSocketTransport:
         except InvalidStatus:
             raise
         except (WebSocketException, OSError) as error:
-            raise Unavailable(f"no cloud answers at {self._url}: {error}") from error
+            why = str(error) or f"the end of the connection ({type(error).__name__})"
+            lost = Unavailable(f"no cloud answers at {self._url}: {why}")
+            raise explain(lost, tls=self._tls is not None) from error
 
 
 class WebSocketStream:
