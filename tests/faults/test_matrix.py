@@ -1,0 +1,219 @@
+"""SIGKILL and SIGSTOP of a worker in each state of a request; two workers of each role.
+
+Every case: the answer ends with the tokens of an undisturbed one, everything
+held returns to zero, and what a frozen process does when it wakes changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from demos.cluster import Cluster, running_cluster
+from segue_protocol.wire import private, public
+from tests.faults.raw_answer import MAX_TOKENS, RawAnswer, raw_answer
+from tests.processes import TINY, cluster_status, is_idle, wait_for
+
+PROMPT = "A long way to go, and a long story to tell on the way. " * 30
+LONG_PROMPT = PROMPT * 6  # a prefill worker is busy with it for a while
+CREDIT = 6
+PREFILL, DECODE = private.ROLE_PREFILL, private.ROLE_DECODE
+
+both_signals = pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda number: number.name
+)
+both_roles = pytest.mark.parametrize("role", [PREFILL, DECODE], ids=["prefill", "decode"])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    flags = ["--prefill-workers", "2", "--decode-workers", "2", "--unclaimed-s", "1"]
+    with running_cluster(TINY, *flags) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def expected(cluster: Cluster) -> dict[str, list[int]]:
+    """The undisturbed answers."""
+
+    async def main() -> dict[str, list[int]]:
+        whole = {}
+        for prompt in (PROMPT, LONG_PROMPT):
+            async with raw_answer(cluster, prompt, credit=MAX_TOKENS) as answer:
+                whole[prompt] = await answer.whole()
+        return whole
+
+    return asyncio.run(main())
+
+
+def _complete(status: private.ClusterStatus) -> bool:
+    ready = [worker.role for worker in status.workers if worker.ready]
+    return sorted(ready) == [PREFILL, PREFILL, DECODE, DECODE] and is_idle(status)
+
+
+async def _holder(cluster: Cluster, role: private.Role) -> int:
+    """The worker that holds the only request."""
+    holds = lambda worker: worker.role == role and (worker.slots_used or worker.parked)  # noqa: E731
+    status = await wait_for(cluster, lambda status: any(map(holds, status.workers)))
+    return next(worker.pid for worker in status.workers if holds(worker))
+
+
+async def _recover(cluster: Cluster, victim: int, number: signal.Signals, expected: list[int]) -> None:
+    """Wake the frozen one, wait until all is as before, and ask once more."""
+    if number == signal.SIGSTOP:
+        os.kill(victim, signal.SIGCONT)
+    status = await wait_for(cluster, _complete)
+    pids = [worker.pid for worker in status.workers]
+    assert (victim in pids) == (number == signal.SIGSTOP), "a killed one is replaced"
+    async with raw_answer(cluster, PROMPT, credit=MAX_TOKENS) as answer:
+        assert await answer.whole() == expected
+    await wait_for(cluster, is_idle)
+
+
+@both_signals
+@both_roles
+def test_before_it_is_accepted(
+    cluster: Cluster, expected: dict[str, list[int]], role: private.Role, number: signal.Signals
+) -> None:
+    """WAITING: the offer lies at a worker that says nothing."""
+
+    async def main() -> None:
+        status = await wait_for(cluster, _complete)
+        # The first of equals is asked first.
+        victim = next(worker.pid for worker in status.workers if worker.role == role)
+        os.kill(victim, signal.SIGSTOP)
+        async with raw_answer(cluster, PROMPT, credit=MAX_TOKENS) as answer:
+            assert (await answer.found()).state == public.REQUEST_STATE_WAITING
+            os.kill(victim, number)
+            assert await answer.whole() == expected[PROMPT]
+            assert victim not in await answer.steps("prefill") + await answer.steps("stream")
+        await _recover(cluster, victim, number, expected[PROMPT])
+
+    asyncio.run(main())
+
+
+@both_signals
+@both_roles
+def test_while_it_prefills(
+    cluster: Cluster, expected: dict[str, list[int]], role: private.Role, number: signal.Signals
+) -> None:
+    async def main() -> None:
+        await wait_for(cluster, _complete)
+        async with raw_answer(cluster, LONG_PROMPT, credit=MAX_TOKENS) as answer:
+            await answer.reach(public.REQUEST_STATE_PREFILLING)
+            victim = await _holder(cluster, role)
+            os.kill(victim, number)
+            assert await answer.whole() == expected[LONG_PROMPT]
+            assert victim not in await answer.steps("stream")
+        await _recover(cluster, victim, number, expected[PROMPT])
+
+    asyncio.run(main())
+
+
+@both_signals
+@both_roles
+def test_while_its_cells_move(
+    cluster: Cluster, expected: dict[str, list[int]], role: private.Role, number: signal.Signals
+) -> None:
+    """TRANSFERRING, held there by a decode worker that does not pull."""
+
+    async def main() -> None:
+        await wait_for(cluster, _complete)
+        async with raw_answer(cluster, LONG_PROMPT, credit=MAX_TOKENS) as answer:
+            await answer.reach(public.REQUEST_STATE_PREFILLING)
+            decoder = await _holder(cluster, DECODE)
+            os.kill(decoder, signal.SIGSTOP)
+            await answer.reach(public.REQUEST_STATE_TRANSFERRING)
+            victim = decoder if role == DECODE else (await answer.steps("prefill"))[0]
+            os.kill(victim, number)
+            if victim != decoder:
+                os.kill(decoder, signal.SIGCONT)
+            assert await answer.whole() == expected[LONG_PROMPT]
+        await _recover(cluster, victim, number, expected[PROMPT])
+
+    asyncio.run(main())
+
+
+@both_signals
+@pytest.mark.parametrize("parked", [False, True], ids=["decoding", "parked"])
+def test_while_it_decodes(
+    cluster: Cluster, expected: dict[str, list[int]], number: signal.Signals, parked: bool
+) -> None:
+    """The victim wrote a part of the answer, another one the rest."""
+
+    async def main() -> None:
+        await wait_for(cluster, _complete)
+        credit = CREDIT if parked else MAX_TOKENS - 1
+        async with raw_answer(cluster, PROMPT, credit=credit) as answer:
+            await answer.read_through(3)
+            if parked:
+                await answer.reach(public.REQUEST_STATE_PARKED)
+            victim = (await answer.steps("stream"))[0]
+            os.kill(victim, number)
+            assert await answer.whole() == expected[PROMPT]
+            writers = await answer.steps("stream") + await _last_writer(answer)
+            assert writers[0] == victim
+            assert writers[-1] != victim
+        await _recover(cluster, victim, number, expected[PROMPT])
+
+    asyncio.run(main())
+
+
+async def _last_writer(answer: RawAnswer) -> list[int]:
+    """A prefill worker writes one token as well, which may be the last."""
+    return (await answer.steps("prefill"))[1:] if len(await answer.steps("stream")) == 1 else []
+
+
+@both_signals
+def test_prefill_worker_after_its_cells_are_pulled(
+    cluster: Cluster, expected: dict[str, list[int]], number: signal.Signals
+) -> None:
+    """Nobody needs it any more."""
+
+    async def main() -> None:
+        await wait_for(cluster, _complete)
+        async with raw_answer(cluster, PROMPT, credit=CREDIT) as answer:
+            await answer.reach(public.REQUEST_STATE_PARKED)
+            (victim,) = await answer.steps("prefill")
+            os.kill(victim, number)
+            assert await answer.whole() == expected[PROMPT]
+            assert len(await answer.steps("prefill")) == 1, "nothing is computed twice"
+        await _recover(cluster, victim, number, expected[PROMPT])
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_dies_again_and_again(cluster: Cluster) -> None:
+    """The supervisor starts it each time; the cluster serves meanwhile."""
+
+    async def main() -> None:
+        seen = set()
+        for _ in range(3):
+            status = await wait_for(cluster, lambda status: _has_new(status, seen))
+            victim = _newest(status, seen)
+            seen.update(worker.pid for worker in status.workers)
+            os.kill(victim, signal.SIGKILL)
+        await wait_for(cluster, _complete)
+        assert victim not in [worker.pid for worker in (await cluster_status(cluster)).workers]
+
+    asyncio.run(main())
+
+
+def _new(status: private.ClusterStatus, seen: set[int]) -> list[int]:
+    return [
+        worker.pid
+        for worker in status.workers
+        if worker.role == DECODE and worker.ready and worker.pid not in seen
+    ]
+
+
+def _has_new(status: private.ClusterStatus, seen: set[int]) -> bool:
+    return bool(_new(status, seen))
+
+
+def _newest(status: private.ClusterStatus, seen: set[int]) -> int:
+    return _new(status, seen)[0]
