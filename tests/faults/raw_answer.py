@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -63,7 +62,7 @@ class RawAnswer:
         """Wait until the request is in a state."""
         with anyio.fail_after(DEADLINE_S):
             while (await self.found()).state != state:
-                await asyncio.sleep(0)
+                pass
 
     async def steps(self, name: str) -> list[int]:
         """Who took the named step, in order."""
