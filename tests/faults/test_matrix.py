@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,15 @@ def cluster() -> Iterator[Cluster]:
     flags += ["--drain-grace-s", "3", "--pages", "256"]
     with running_cluster(TINY, *flags) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _nobody_stays_frozen(cluster: Cluster) -> Iterator[None]:
+    """A case that fails half-way must not fail the next ones."""
+    yield
+    for child in Path(f"/proc/{cluster.process.pid}/task").glob("*/children"):
+        for pid in child.read_text().split():
+            os.kill(int(pid), signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")

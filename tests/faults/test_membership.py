@@ -128,7 +128,7 @@ def test_a_failing_probe_keeps_the_worker_out_and_says_why() -> None:
             assert raised.value.reason == "PROBE_FAILED"
             assert NOBODY in raised.value.message
             assert not door.membership.ready
-            XX
+            assert all(door.reasons()), "who is left is not ready, and says why"
 
     asyncio.run(main())
 
