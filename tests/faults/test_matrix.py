@@ -34,7 +34,8 @@ both_roles = pytest.mark.parametrize("role", [PREFILL, DECODE], ids=["prefill", 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     flags = ["--prefill-workers", "2", "--decode-workers", "2", "--unclaimed-s", "1"]
-    flags += ["--drain-grace-s", "3", "--pages", "256"]
+    # A frozen worker must stay a member until the test has seen what it waits for.
+    flags += ["--lease-s", "5", "--drain-grace-s", "3", "--pages", "256"]
     with running_cluster(TINY, *flags) as running:
         yield running
 
