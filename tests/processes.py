@@ -76,10 +76,12 @@ async def cluster_status(cluster: Cluster) -> private.ClusterStatus:
 
 
 async def wait_for(
-    cluster: Cluster, condition: Callable[[private.ClusterStatus], bool]
+    cluster: Cluster,
+    condition: Callable[[private.ClusterStatus], bool],
+    within_s: float = DEADLINE_S,
 ) -> private.ClusterStatus:
     """Poll the status until the condition holds; fails with the last status."""
-    deadline = asyncio.get_running_loop().time() + DEADLINE_S
+    deadline = asyncio.get_running_loop().time() + within_s
     while True:
         status = await cluster_status(cluster)
         if condition(status):

@@ -13,7 +13,13 @@ from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.cluster.proving import prove
 from segue_cloud.kv.layout import KvLayout
-from segue_protocol.errors import InvalidRequest, SegueError, Unavailable, Unsupported
+from segue_protocol.errors import (
+    InternalError,
+    InvalidRequest,
+    SegueError,
+    Unavailable,
+    Unsupported,
+)
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.version import PROTOCOL_MAJOR
 from segue_protocol.wire import private
@@ -54,7 +60,7 @@ class JoinHandler:
             self._membership.add(member)
             tasks = [
                 asyncio.create_task(self._listen(requests, member)),
-                asyncio.create_task(prove(self._membership, member)),
+                asyncio.create_task(self._prove(member)),
             ]
             try:
                 yield private.JoinResponse(lease_s=self._lease_s)
@@ -112,6 +118,14 @@ class JoinHandler:
             ready=False,
             unready_reason="not probed yet",
         )
+
+    async def _prove(self, member: Member) -> None:
+        """Make it ready; an unforeseen error ends the membership, for it would never be."""
+        try:
+            await prove(self._membership, member)
+        except Exception as error:
+            log.exception("probing %s", member.name)
+            member.commands.put_nowait(InternalError(f"the probe broke: {error!r}"))
 
     async def _listen(self, requests: AsyncIterator[private.JoinRequest], member: Member) -> None:
         """Take heartbeats in; end the stream when they stop."""

@@ -1,0 +1,47 @@
+"""A worker that dies again and again is started again and again, ever later."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+import anyio
+import pytest
+
+from segue_cloud.cluster.supervisor import RESTART_DELAYS_S, Supervisor
+from segue_cloud.config import WorkerConfig
+from tests.processes import TINY, alive
+
+DEADLINE_S = 30.0
+
+
+def test_a_worker_that_is_killed_three_times(caplog: pytest.LogCaptureFixture) -> None:
+    config = WorkerConfig(role="decode", gateway="127.0.0.1:1", model=str(TINY))
+
+    async def main() -> None:
+        supervisor = Supervisor([config])
+        supervisor.start()
+        killed: list[int] = []
+        with anyio.fail_after(DEADLINE_S):
+            for _ in range(3):
+                killed.append(await _another(supervisor, killed))
+                os.kill(killed[-1], signal.SIGKILL)
+            last = await _another(supervisor, killed)
+        assert len({*killed, last}) == 4
+        await supervisor.stop()
+        assert not alive(last)
+
+    with caplog.at_level(logging.WARNING, logger=Supervisor.__module__):
+        asyncio.run(main())
+    delays = [record.args[-1] for record in caplog.records if isinstance(record.args, tuple)]
+    assert delays == list(RESTART_DELAYS_S[:3])
+
+
+async def _another(supervisor: Supervisor, before: list[int]) -> int:
+    while True:
+        for pid in supervisor.pids:
+            if pid not in before:
+                return pid
+        await asyncio.sleep(0.01)
