@@ -112,6 +112,7 @@ class GatewayServer:
 
     def __init__(self, gateway: Gateway, join: JoinHandler, *, origins: Sequence[str] = ()) -> None:
         self._gateway = gateway
+        self._join = join
         self._public = grpc.aio.server(options=list(SERVER_OPTIONS))
         self._private = grpc.aio.server(options=list(SERVER_OPTIONS))
         self._websocket = WebSocketServer(gateway, origins=origins)
@@ -156,6 +157,7 @@ class GatewayServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, end every session, close."""
+        self._join.close()
         await self._health.enter_graceful_shutdown()
         await self._gateway.aclose()
         await asyncio.gather(
