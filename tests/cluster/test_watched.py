@@ -134,6 +134,7 @@ def test_the_records_agree_with_the_scrape_and_the_log(watched: Watched) -> None
     assert events.count("worker joined") == events.count("worker started") == 2
     assert events[0] == "gateway started"
     assert "gateway stops" in events
+    assert "worker lost" not in events
 
 
 def test_no_log_and_no_record_holds_what_was_said(watched: Watched) -> None:

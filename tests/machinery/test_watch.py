@@ -272,7 +272,13 @@ def test_logs_hold_no_prompt_and_no_answer(captured: list[logging.LogRecord]) ->
 
 @pytest.mark.parametrize(
     ("end", "reason"),
-    [("half-close", "LEFT"), ("break", "DISCONNECTED"), ("freeze", "LEASE_EXPIRED")],
+    [
+        ("drained", "LEFT"),
+        ("killed", "DISCONNECTED"),
+        ("break", "DISCONNECTED"),
+        ("freeze", "LEASE_EXPIRED"),
+        ("gateway stops", "LEFT"),
+    ],
 )
 def test_how_a_worker_left_is_known(end: str, reason: str) -> None:
     metrics, records = Metrics(), Records()
@@ -289,7 +295,7 @@ def test_how_a_worker_left_is_known(end: str, reason: str) -> None:
                 layout=engine.layout.to_wire(),
             )
         )
-        yield private.JoinRequest(heartbeat=private.WorkerStatus(slots_used=1))
+        yield private.JoinRequest(heartbeat=private.WorkerStatus(draining=end == "drained"))
         if end == "break":
             raise ConnectionResetError
         if end == "freeze":
@@ -301,6 +307,8 @@ def test_how_a_worker_left_is_known(end: str, reason: str) -> None:
         with contextlib.suppress(Unavailable):  # a worker that left gets no error
             async for _ in handler.join(requests()):
                 assert len(membership.members) == 1
+                if end == "gateway stops":
+                    handler.close()
 
     run_virtual(main())
     assert records.departures == [reason]

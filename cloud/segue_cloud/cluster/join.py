@@ -40,6 +40,11 @@ class JoinHandler:
         self._membership = membership
         self._open_link = open_link
         self._lease_s = lease_s
+        self._closing = False
+
+    def close(self) -> None:
+        """The gateway goes: streams that end from now on are no loss."""
+        self._closing = True
 
     async def join(
         self, requests: AsyncIterator[private.JoinRequest]
@@ -69,7 +74,9 @@ class JoinHandler:
                         reason = command.reason
                         raise command
                     yield command
-                reason = "LEFT"
+                # A killed worker's stream ends no differently; one that leaves has said so.
+                if member.draining:
+                    reason = "LEFT"
             finally:
                 for task in tasks:
                     task.cancel()
@@ -78,7 +85,7 @@ class JoinHandler:
             log.warning("%s is no member: %s", member.name, error.message)
             raise
         finally:
-            self._membership.remove(member, reason)
+            self._membership.remove(member, "LEFT" if self._closing else reason)
             await member.link.aclose()
 
     async def control(self, request: private.ControlRequest) -> private.ControlResponse:

@@ -177,7 +177,7 @@ class Membership:
         if member.address:
             for older in self._members:
                 if older.address == member.address:
-                    self.remove(older)
+                    self.remove(older, "TAKEN_OUT")
                     break
         if self._members:
             first = self._members[0]

@@ -77,7 +77,7 @@ def _count(membership: Membership, culprit: Member, failed: ProbeFailed) -> None
     log.warning("%s", failed)
     if culprit.ready:
         if isinstance(failed.cause, Unavailable):
-            membership.remove(culprit)
+            membership.remove(culprit, "UNREACHABLE")
         return
     culprit.failed_probes += 1
     culprit.unready_reason = str(failed)

@@ -163,6 +163,7 @@ class GatewayServer:
         insecure: bool = False,
     ) -> None:
         self._gateway = gateway
+        self._join = join
         self._tls = tls
         self._peers = peers
         self._insecure = insecure
@@ -221,6 +222,7 @@ class GatewayServer:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, end every session, close."""
+        self._join.close()
         await self._health.enter_graceful_shutdown()
         await self._gateway.aclose()
         await asyncio.gather(

@@ -26,8 +26,8 @@ class Watch:
         """A worker is a member now."""
 
     def left(self, member: Member, reason: str) -> None:
-        """A worker is a member no more: LEFT of its own will, else LEASE_EXPIRED,
-        PROBE_FAILED, DISCONNECTED or UNREACHABLE."""
+        """A worker is a member no more: LEFT after a drain or as the gateway stops, else
+        LEASE_EXPIRED, PROBE_FAILED, TAKEN_OUT, DISCONNECTED or UNREACHABLE."""
 
     def offered(self, member: Member, rejection: str | None) -> None:
         """A worker answered an offer; `rejection` is its reason, None: it accepted."""
