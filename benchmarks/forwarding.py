@@ -9,8 +9,8 @@ succeeds when its first token and its longest gap between two tokens are within
 their targets; refused ones count as failures.
 
 Lengths are those of the Azure conversation trace where it lies at
-``../shared/traces``, else synthetic. `--real MODEL` adds a row with real
-processes and real compute (see benchmarks/real_forwarding.py).
+``../shared/traces``, else synthetic. One row beside the emulated ones is of
+real processes with real compute (see benchmarks/real_forwarding.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from typing import Any
 
 from benchmarks.emulated_cluster import Routing, Shape, emulated_cluster, one_link_each
 from benchmarks.queue_at_prefill import QueueAtPrefill
+from benchmarks.real_forwarding import MAX_CONTEXT_TOKENS, PREFILL_WORKERS, SLOTS, run_real
 from benchmarks.split_requests import Seen, replay
 from benchmarks.virtual_clock import run_virtual
 from benchmarks.workload import SYNTHETIC, Arrival, Length, fitting, poisson, read_trace, synthetic
@@ -35,6 +37,7 @@ from segue_cloud.profiles.base import CloudProfile
 from segue_cloud.profiles.published import find_profile
 
 LOADS = (0.5, 1.0, 2.0, 4.0)
+TINY = Path(__file__).resolve().parents[1] / "demos" / "model" / "tiny"
 TRACE = Path(__file__).resolve().parents[2] / "shared/traces/AzureLLMInferenceTrace_conv.csv"
 # More than ever wait: a queue at the worker has no end.
 QUEUE_SLOTS = 1024
@@ -122,6 +125,23 @@ def compare(
     }
 
 
+def real(
+    model: Path, lengths: list[Length], target: Target, *, duration_s: float, seed: int
+) -> dict[str, Any]:
+    """The row with real compute, at the capacity of its prefill workers."""
+    load = 1.0
+    rate_rps, seen = run_real(
+        model,
+        random.Random(seed).choices(fitting(lengths, MAX_CONTEXT_TOKENS), k=2000),
+        load=load,
+        duration_s=duration_s,
+        ttft_s=target.ttft_s,
+        seed=seed,
+    )
+    rows = {way: figures(each, target, duration_s) for way, each in seen.items()}
+    return {"emulated": False, "model": model.name, "load": load, "rate_rps": rate_rps, **rows}
+
+
 def table(report: dict[str, Any]) -> str:
     """The same for humans."""
     lines = [
@@ -135,12 +155,23 @@ def table(report: dict[str, Any]) -> str:
     ]
     for row in report["loads"]:
         for way in ("on_demand", "queued", "queued_informed"):
-            each = row[way]
-            lines.append(
-                f"{row['load']:>5} {way:>16} {each['slo_success']:>8.1%} "
-                f"{each['goodput_rps']:>10.2f} {each['p99_ttft_s']:>9.3f} {each['refused']:>8}"
-            )
+            lines.append(_line(row["load"], way, row[way]))
+    if real_row := report.get("real_compute"):
+        lines += [
+            "",
+            f"Real compute and processes ({real_row['model']}, {PREFILL_WORKERS} prefill workers, "
+            f"{real_row['rate_rps']:.1f} requests/s; queued: "
+            f"{SLOTS['queued']} slots a worker, chosen by open streams):",
+            *(_line(real_row["load"], way, real_row[way]) for way in SLOTS),
+        ]
     return "\n".join(lines)
+
+
+def _line(load: float, way: str, row: dict[str, float]) -> str:
+    return (
+        f"{load:>5} {way:>16} {row['slo_success']:>8.1%} {row['goodput_rps']:>10.2f} "
+        f"{row['p99_ttft_s']:>9.3f} {row['refused']:>8}"
+    )
 
 
 def main() -> None:
@@ -155,6 +186,8 @@ def main() -> None:
     parser.add_argument("--gap-s", type=float, default=Target.gap_s)
     parser.add_argument("--trace", type=Path, default=TRACE, help="CSV; synthetic if absent")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--model", type=Path, default=TINY, help="of the row with real compute")
+    parser.add_argument("--real-s", type=float, default=10.0, help="of that row; 0: without")
     options = parser.parse_args()
     shape = Shape(prefill_workers=options.prefill_workers, decode_workers=options.decode_workers)
     found = options.trace.exists()
@@ -169,6 +202,14 @@ def main() -> None:
         seed=options.seed,
     )
     report["lengths"] = options.trace.stem if found else SYNTHETIC
+    if options.real_s:
+        report["real_compute"] = real(
+            options.model,
+            lengths,
+            Target(options.ttft_s, options.gap_s),
+            duration_s=options.real_s,
+            seed=options.seed,
+        )
     print(json.dumps(report) if options.json else table(report))
 
 

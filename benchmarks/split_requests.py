@@ -64,9 +64,16 @@ async def replay(gateway: Gateway, arrivals: Sequence[Arrival], seed: int) -> li
 
 
 async def ask(
-    stream: PublicStream, prompt: Sequence[int], max_tokens: int, identity: ModelIdentity
+    stream: PublicStream,
+    prompt: Sequence[int],
+    max_tokens: int,
+    identity: ModelIdentity,
+    timings: public.CloudTimings | None = None,
 ) -> Seen:
-    """One answer: take as many tokens as the cloud advises, then take over."""
+    """One answer: take as many tokens as the cloud advises, then take over.
+
+    Fills `timings`, if given, with the cloud's account.
+    """
     clock = asyncio.get_running_loop().time
     asked_s, seen, ids = clock(), Seen(), list[int]()
     try:
@@ -81,6 +88,8 @@ async def ask(
                 if len(ids) >= through:
                     takeover = public.Takeover(index=len(ids), prefix_hash=prefix_hash(prompt, ids))
                     await stream.send(public.GenerateRequest(takeover=takeover))
+            elif response.HasField("finish") and timings is not None:
+                timings.CopyFrom(response.finish.timings)
     except SegueError as error:
         seen.error = error
     return seen

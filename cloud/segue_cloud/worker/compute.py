@@ -82,3 +82,5 @@ async def _end_of(call: asyncio.Future[Any]) -> None:
     while not call.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([call])
+    if not call.cancelled():
+        call.exception()  # looked at: nobody is left whom it could reach
