@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from segue_cloud.config import (
     Config,
+    ControlConfig,
     ProfileConfig,
     ServeConfig,
     WorkerConfig,
@@ -25,24 +26,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add(commands, "serve", ServeConfig, "start a gateway and its workers on this machine")
     _add(commands, "worker", WorkerConfig, "start one worker and join a gateway")
-    drain = commands.add_parser("drain", help="let a worker finish what it does, then leave")
-    drain.add_argument("worker", help="its process id, or the beginning of its incarnation")
-    drain.add_argument("--gateway", required=True, help="HOST:PORT where workers join")
     _add(commands, "profile", ProfileConfig, "measure how fast a model runs on this machine")
-    status = commands.add_parser("status", help="print who works and what was measured")
-    status.add_argument("--gateway", required=True, metavar="HOST:PORT", help="its worker port")
-    status.add_argument("--json", action="store_true", help="everything, as one JSON object")
+    _add(commands, "status", ControlConfig, "print who works and what was measured")
+    drain = _add(commands, "drain", ControlConfig, "let a worker finish what it does, then leave")
+    switch = _add(
+        commands, "switch", ControlConfig, "drain a worker; it comes back in another role"
+    )
+    for each in (drain, switch):
+        each.add_argument("worker", help="its process id, or the beginning of its incarnation")
+    switch.add_argument("role_to", metavar="role", choices=["prefill", "decode"])
     options = vars(parser.parse_args(arguments))
-    command, file = options.pop("command"), options.pop("config", None)
-    if command == "drain":
-        from segue_cloud.cluster import control
-
-        return control.main(**options)
-    if command == "status":
-        from segue_cloud import status as cluster_status
-
-        return cluster_status.main(options["gateway"], as_json=options["json"])
+    command, file = options.pop("command"), options.pop("config")
+    worker, role = options.pop("worker", ""), options.pop("role_to", None)
     try:
+        if command in ("status", "drain", "switch"):
+            from segue_cloud.cluster import control
+
+            config = load(ControlConfig, file=file, flags=options)
+            return control.main(config, command, worker, role)
         if command == "serve":
             from segue_cloud import serve
 
@@ -69,8 +70,8 @@ def _configure(kind: type[Config], file: Path | None, flags: dict[str, Any]) -> 
     return config
 
 
-def _add(commands: Any, name: str, kind: type[Config], help_text: str) -> None:
-    parser = commands.add_parser(name, help=help_text, allow_abbrev=False)
+def _add(commands: Any, name: str, kind: type[Config], help_text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text, allow_abbrev=False)
     parser.add_argument("--config", type=Path, metavar="TOML")
     types = get_type_hints(kind)
     for field in plain_fields(kind):
@@ -85,6 +86,7 @@ def _add(commands: Any, name: str, kind: type[Config], help_text: str) -> None:
                 metavar=types[field.name].__name__.upper(),
                 help=f"default {field.default!r}",
             )
+    return parser
 
 
 if __name__ == "__main__":

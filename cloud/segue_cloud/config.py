@@ -162,7 +162,21 @@ class ProfileConfig:
     json: bool = False
 
 
-Config = TypeVar("Config", ServeConfig, WorkerConfig, ProfileConfig)
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """`segue-cloud status`, `drain` and `switch`: how to reach a gateway's worker port."""
+
+    gateway: str = ""  # where workers join
+    worker_tls_certificate: str = ""
+    worker_tls_key: str = ""
+    worker_tls_ca: str = ""
+    worker_tls_name: str = ""
+    cluster_token_file: str = ""  # "": the one a gateway of this user on this host drew
+    insecure: bool = False  # plain text to another host
+    json: bool = False  # print one JSON object
+
+
+Config = TypeVar("Config", ServeConfig, WorkerConfig, ProfileConfig, ControlConfig)
 
 
 def load(

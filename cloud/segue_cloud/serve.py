@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segue_cloud.cluster.balancer import Balancer, GroupWatch
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import GrpcLink
@@ -27,6 +28,7 @@ from segue_cloud.security.peers import Peers
 from segue_cloud.security.rates import RequestRates
 from segue_cloud.security.tls import PUBLIC_SETTINGS, Tls
 from segue_cloud.security.tokens import TenantTokens
+from segue_cloud.watch.base import Watches
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.watch.watching import Watching
 from segue_protocol.errors import InvalidRequest, SegueError
@@ -61,7 +63,15 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     )
     peers = Peers.of(config, token)
     watching = Watching(config)
-    membership = Membership(groups.names, watch=watching.watch)
+    group_watch = GroupWatch(groups.names)
+    membership = Membership(groups.names, watch=Watches([watching.watch, group_watch]))
+    join = JoinHandler(membership, partial(GrpcLink, peers=peers), lease_s=config.lease_s)
+    balancer = Balancer(
+        membership,
+        group_watch.measures,
+        join.switch,
+        automatic=[group.name for group in configured if group.auto_ratio],
+    )
     gateway = Gateway(
         membership,
         groups=groups,
@@ -69,10 +79,11 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         rates=RequestRates(config.tenants),
         tokenizer=tokenizer,
         limits=_limits(config),
+        group_status=balancer.statuses,
     )
     server = GatewayServer(
         gateway,
-        JoinHandler(membership, partial(GrpcLink, peers=peers), lease_s=config.lease_s),
+        join,
         origins=[each.strip() for each in config.websocket_origins.split(",") if each.strip()],
         tls=Tls.load(config.tls_certificate, config.tls_key, config.tls_client_ca, PUBLIC_SETTINGS),
         tokens=TenantTokens(config.tenants),
@@ -91,7 +102,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     supervisor = Supervisor(_workers(config, configured, ports.worker))
     announcing = asyncio.create_task(_announce(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
-    ends: set[asyncio.Future[Any]] = {stopping, announcing, supervisor.failed}
+    balancing = asyncio.create_task(balancer.run())
+    ends: set[asyncio.Future[Any]] = {stopping, announcing, balancing, supervisor.failed}
     try:
         ports.metrics = await watching.start(gateway)
         event(log, logging.INFO, "gateway started", **dataclasses.asdict(ports))
@@ -100,8 +112,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         for task in done:
             task.result()
     finally:
-        announcing.cancel()
-        stopping.cancel()
+        for task in (announcing, stopping, balancing):
+            task.cancel()
         event(log, logging.INFO, "gateway stops")
         await server.stop(STOP_GRACE_S)
         await supervisor.stop()

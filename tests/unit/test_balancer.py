@@ -65,7 +65,7 @@ def test_the_idlest_worker_of_the_other_role_is_told() -> None:
 
 def test_nothing_is_switched_while_a_worker_drains() -> None:
     balancer, told = _group()
-    balancer.membership.members[2].status.draining = True
+    balancer.membership.members[2].draining = True
     for now_s in range(20):
         _press(balancer, float(now_s))
         balancer.step(float(now_s))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from segue_cloud.cluster.measures import GroupMeasures
-from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.cluster.members import Member, Membership, role_name
 from segue_cloud.cluster.ratio import (
     Damping,
     RatioState,
@@ -16,11 +17,38 @@ from segue_cloud.cluster.ratio import (
     balanced_prefill_workers,
     step,
 )
+from segue_cloud.watch.base import Watch
+from segue_cloud.watch.logs import event
 from segue_protocol.wire import private
+
+if TYPE_CHECKING:
+    from segue_cloud.gateway.session import Session
+    from segue_cloud.watch.record import AnswerRecord
 
 log = logging.getLogger(__name__)
 
 STEP_S = 1.0
+
+
+class GroupWatch(Watch):
+    """Feeds the measures of every group with what the gateway sees."""
+
+    def __init__(self, groups: Sequence[str]) -> None:
+        self.measures = {group: GroupMeasures() for group in groups}
+
+    def offered(self, member: Member, rejection: str | None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self.measures[member.group].offered(now_s, rejected=rejection is not None)
+
+    def ended(self, session: Session, answer: AnswerRecord) -> None:
+        if not answer.cloud_tokens or answer.recomputed_tokens:
+            return  # says nothing of what an ordinary answer takes
+        self.measures[answer.group].answered(
+            asyncio.get_running_loop().time(),
+            prefill_s=answer.prefill_s,
+            decode_s=answer.transfer_s + answer.slot_s,
+            cloud_tokens=answer.cloud_tokens,
+        )
 
 
 @dataclass
@@ -49,15 +77,27 @@ class Balancer:
         """Decide for every group, and tell the worker."""
         for group in self.automatic:
             members = self._members(group)
-            if any(member.status.draining for member in members):
+            if any(member.draining or not member.ready for member in members):
                 continue
             state = self._states.get(group, RatioState())
             self._states[group], role = step(state, self._view(group, now_s), now_s, self.damping)
             if role is not None:
                 member = min(_others(members, role), key=lambda each: each.open_streams)
-                log.info("group %s: %s becomes a %s worker", group, member.name, _name(role))
+                event(
+                    log,
+                    logging.INFO,
+                    "role switched",
+                    group=group,
+                    worker=member.name,
+                    role=role_name(role),
+                )
                 self.measures[group].restart(now_s)
                 self.switch(member, role)
+
+    def statuses(self) -> list[private.GroupStatus]:
+        """Of every group, now."""
+        now_s = asyncio.get_running_loop().time()
+        return [self.status(group, now_s) for group in self.measures]
 
     def status(self, group: str, now_s: float) -> private.GroupStatus:
         """What is measured, and what would be balanced."""
@@ -76,6 +116,7 @@ class Balancer:
         )
 
     def _members(self, group: str) -> list[Member]:
+        """Those that take requests, or will once more."""
         return [member for member in self.membership.members if member.group == group]
 
     def _view(self, group: str, now_s: float) -> RatioView:
@@ -95,7 +136,3 @@ class Balancer:
 
 def _others(members: Collection[Member], role: private.Role) -> list[Member]:
     return [member for member in members if member.role != role]
-
-
-def _name(role: private.Role) -> str:
-    return private.Role.Name(role).removeprefix("ROLE_").lower()

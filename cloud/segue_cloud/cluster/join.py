@@ -10,7 +10,7 @@ import anyio
 
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
-from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.cluster.members import Member, Membership, role_name
 from segue_cloud.cluster.proving import prove
 from segue_cloud.kv.layout import KvLayout
 from segue_protocol.errors import (
@@ -97,12 +97,29 @@ class JoinHandler:
         if kind is None:
             raise InvalidRequest("the command is missing, expected drain or switch_role")
         member = self._membership.find(request.worker)
+        if kind == "switch_role":
+            self.switch(member, request.switch_role.role)
+        else:
+            self._tell(member, private.JoinResponse(drain=private.Drain()))
+        return private.ControlResponse(worker=member.name, incarnation=member.incarnation)
+
+    def switch(self, member: Member, role: private.Role) -> None:
+        """Let a member drain and come back in another role.
+
+        Raises InvalidRequest for a role it has already, or that is none.
+        """
+        if role not in (private.ROLE_PREFILL, private.ROLE_DECODE) or role == member.role:
+            raise InvalidRequest(
+                f"{member.name} was told to become a {role_name(role)} worker; expected the other "
+                "one of prefill and decode"
+            )
+        self._tell(member, private.JoinResponse(switch_role=private.SwitchRole(role=role)))
+
+    def _tell(self, member: Member, command: private.JoinResponse) -> None:
         member.draining = True
         self._membership.notify()
-        command = private.JoinResponse(lease_s=self._lease_s)
-        getattr(command, kind).CopyFrom(getattr(request, kind))
+        command.lease_s = self._lease_s
         member.commands.put_nowait(command)
-        return private.ControlResponse(worker=member.name, incarnation=member.incarnation)
 
     def _member(self, register: private.Register) -> Member:
         if register.protocol.major != PROTOCOL_MAJOR:

@@ -30,6 +30,11 @@ from segue_protocol.identity import ModelIdentity, require_shared_log
 from segue_protocol.wire import private
 
 
+def role_name(role: private.Role) -> str:
+    """As in settings and messages: "prefill", "decode"."""
+    return private.Role.Name(role).removeprefix("ROLE_").lower()
+
+
 @dataclass(eq=False, slots=True)
 class Member:
     """One worker as the gateway sees it."""
@@ -72,7 +77,7 @@ class Member:
 
     @property
     def role_name(self) -> str:
-        return private.Role.Name(self.role).removeprefix("ROLE_").lower()
+        return role_name(self.role)
 
     @property
     def name(self) -> str:

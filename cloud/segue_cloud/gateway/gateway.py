@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -73,7 +73,9 @@ class Gateway:
         tokenizer: ChatTokenizer | None = None,
         limits: GatewayLimits | None = None,
         rates: RequestRates | None = None,
+        group_status: Callable[[], Sequence[private.GroupStatus]] = tuple,
     ) -> None:
+        """`group_status` tells what is measured of every group."""
         self.membership = membership
         self.ttft = TtftEstimate()
         self._groups = groups or Groups()
@@ -81,6 +83,7 @@ class Gateway:
         self._tokenizer = tokenizer
         self._limits = limits or GatewayLimits()
         self._rates = rates or RequestRates()
+        self._group_status = group_status
         self._sessions: dict[str, Session] = {}
         self._readers: dict[str, Reader] = {}
         self._runs: set[asyncio.Task[None]] = set()
@@ -164,6 +167,7 @@ class Gateway:
             tasks_running=len(self._runs),
             open_streams=sum(member.open_streams for member in members),
             dropped_tokens_total=sum(session.log.dropped for session in self._sessions.values()),
+            groups=self._group_status(),
         )
         answers = await asyncio.gather(
             *(member.link.status() for member in members), return_exceptions=True

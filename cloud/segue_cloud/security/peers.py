@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from segue_cloud.config import ServeConfig, WorkerConfig
+from segue_cloud.config import ControlConfig, ServeConfig, WorkerConfig
 from segue_cloud.security import cluster_token
 from segue_cloud.security.listen import bind, require_exposable
 from segue_cloud.security.tls import WORKER_SETTINGS, Tls
@@ -43,7 +43,7 @@ class Peers:
     insecure: bool = False
 
     @classmethod
-    def of(cls, config: ServeConfig | WorkerConfig, token: str) -> Peers:
+    def of(cls, config: ServeConfig | WorkerConfig | ControlConfig, token: str) -> Peers:
         """From the settings that both kinds of process share. Raises InvalidRequest."""
         tls = Tls.load(
             config.worker_tls_certificate,
@@ -99,7 +99,7 @@ class Peers:
         return ((TOKEN_KEY, self.token),) if self.tls is None and self.token else ()
 
 
-def peers_of_worker(config: WorkerConfig) -> Peers:
+def peers_of_worker(config: WorkerConfig | ControlConfig) -> Peers:
     """A worker's, or a command's that calls a gateway's worker port.
 
     Raises InvalidRequest or Unauthenticated.

@@ -16,7 +16,7 @@ import stat
 import sys
 import threading
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
-from segue_cloud.security.peers import peers_of_worker
+from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
@@ -35,6 +35,7 @@ from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.hosts import host_of
+from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,26 @@ STOP_GRACE_S = 0.5
 
 
 async def run_worker(config: WorkerConfig) -> None:
-    """Load the model, join the gateway, serve until told to stop."""
+    """Load the model, join the gateway, serve until told to stop.
+
+    A switch of roles keeps the loaded model: the process drains, and joins again
+    with new pools under a new incarnation.
+    """
     if config.role not in ("prefill", "decode"):
         raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
     _require_dialable(config)
     peers = peers_of_worker(config)
     orders = _orders()
     engine = _load_engine(config)
+    role: str | None = config.role
+    while role is not None:
+        role = await _serve_as(replace(config, role=role), engine, peers, orders)
+
+
+async def _serve_as(
+    config: WorkerConfig, engine: CloudEngine, peers: Peers, orders: _Orders
+) -> str | None:
+    """Be a member in one role; returns the role to go on in, None to end."""
     incarnation = os.urandom(16)
     who = {"role": config.role, "group": config.group, "incarnation": incarnation.hex()[:8]}
     event(log, logging.INFO, "worker started", **who)
@@ -61,21 +75,28 @@ async def run_worker(config: WorkerConfig) -> None:
         jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
         if isinstance(worker, DecodeWorker):
             jobs.add(asyncio.create_task(worker.batch.run()))
-        leaving = {
-            asyncio.create_task(orders.leave.wait()),
-            asyncio.create_task(server.told()),
-        }
+        told = asyncio.create_task(server.told())
+        leaving = {asyncio.create_task(orders.leave.wait()), told}
         try:
             ended = await _first(jobs | leaving)
-            if ended <= leaving:
-                drain = asyncio.create_task(server.drain(config.drain_grace_s))
-                leaving.add(drain)
-                await _first(jobs | {drain})
+            if not ended <= leaving:
+                return None
+            drain = asyncio.create_task(server.drain(config.drain_grace_s))
+            leaving.add(drain)
+            drained = drain in await _first(jobs | {drain})
+            stays = drained and told.done() and not orders.leave.is_set()
+            return _next_role(told.result()) if stays else None
         finally:
             for task in jobs | leaving:
                 task.cancel()
             await asyncio.gather(*jobs, *leaving, return_exceptions=True)
             event(log, logging.INFO, "worker stops", **who)
+
+
+def _next_role(command: private.JoinResponse) -> str | None:
+    if not command.HasField("switch_role"):
+        return None
+    return private.Role.Name(command.switch_role.role).removeprefix("ROLE_").lower()
 
 
 async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

@@ -1,19 +1,15 @@
-"""`segue-cloud status`: who belongs to a cluster, what it does and what was measured."""
+"""A cluster's status, to be read: who belongs to it, what it does and what was measured."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import grpc
 from google.protobuf.message import Message
 
-from segue_protocol.stubs.segue.cluster.v1.worker_pb2_grpc import MembershipServiceStub
 from segue_protocol.wire import private
 
-TIMEOUT_S = 5.0
 INCARNATION_DIGITS = 8
 
 WORKER_COLUMNS = (
@@ -26,29 +22,9 @@ GROUP_COLUMNS = (
 )
 
 
-def main(gateway: str, *, as_json: bool) -> int:
-    """Ask the gateway at its worker port and print; 1 when nobody answers."""
-    try:
-        status = _ask(gateway)
-    except grpc.RpcError as error:
-        what = error.details() if isinstance(error, grpc.Call) else str(error)
-        print(
-            f"segue-cloud: no cluster answers at {gateway}: {what}; expected HOST:PORT of the "
-            "gateway's worker port, which `segue-cloud serve` prints",
-            file=sys.stderr,
-        )
-        return 1
-    print(json.dumps(_plain(status), indent=2) if as_json else "\n".join(lines(status)))
-    return 0
-
-
-def _ask(gateway: str) -> private.ClusterStatus:
-    with grpc.insecure_channel(gateway) as channel:
-        stub = MembershipServiceStub(channel)
-        status: private.ClusterStatus = stub.GetCluster(
-            private.GetClusterRequest(), timeout=TIMEOUT_S
-        )
-    return status
+def show(status: private.ClusterStatus, *, as_json: bool) -> str:
+    """The whole status as one JSON object, or tables for people."""
+    return json.dumps(_plain(status), indent=2) if as_json else "\n".join(lines(status))
 
 
 def lines(status: private.ClusterStatus) -> list[str]:
