@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from segue_cloud.config import (
     Config,
@@ -19,6 +19,8 @@ from segue_cloud.config import (
 )
 from segue_protocol.errors import SegueError
 
+Model = TypeVar("Model", ServeConfig, WorkerConfig, ProfileConfig)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit status (2: bad usage or configuration)."""
@@ -28,10 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "worker", WorkerConfig, "start one worker and join a gateway")
     _add(commands, "profile", ProfileConfig, "measure how fast a model runs on this machine")
     _add(commands, "status", ControlConfig, "print who works and what was measured")
-    drain = _add(commands, "drain", ControlConfig, "let a worker finish what it does, then leave")
-    switch = _add(
-        commands, "switch", ControlConfig, "drain a worker; it comes back in another role"
-    )
+    drain = _add(commands, "drain", ControlConfig, "let a worker finish what runs, then leave")
+    switch = _add(commands, "switch", ControlConfig, "let a worker come back in another role")
     for each in (drain, switch):
         each.add_argument("worker", help="its process id, or the beginning of its incarnation")
     switch.add_argument("role_to", metavar="role", choices=["prefill", "decode"])
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command in ("status", "drain", "switch"):
             from segue_cloud.cluster import control
 
-            config = load(ControlConfig, file=file, flags=options)
-            return control.main(config, command, worker, role)
+            control_config = load(ControlConfig, file=file, flags=options)
+            return control.main(control_config, command, worker, role)
         if command == "serve":
             from segue_cloud import serve
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _configure(kind: type[Config], file: Path | None, flags: dict[str, Any]) -> Config:
+def _configure(kind: type[Model], file: Path | None, flags: dict[str, Any]) -> Model:
     config = load(kind, file=file, flags=flags)
     emulated = not isinstance(config, ProfileConfig) and config.engine == "emulated"
     if not config.model and not emulated:

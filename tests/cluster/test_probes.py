@@ -66,5 +66,5 @@ def test_status_shows_every_worker(cluster: Cluster) -> None:
 def test_status_of_nobody_is_one_clear_line() -> None:
     shown = _status("--gateway", "127.0.0.1:9")
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr.startswith("segue-cloud: no cluster answers at 127.0.0.1:9: ")
+    assert shown.stderr.startswith("segue-cloud: 127.0.0.1:9: ")
     assert shown.stderr.count("\n") == 1

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from segue_cloud.cluster.members import Membership
+from segue_cloud.cluster.show import lines
 from segue_cloud.config import ServeConfig
 from segue_cloud.gateway.gateway import Gateway
-from segue_cloud.status import lines
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.watch.watching import Watching
 from segue_protocol.errors import InvalidRequest, Unavailable
