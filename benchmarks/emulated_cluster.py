@@ -41,6 +41,8 @@ class Shape:
     max_context_tokens: int = 8192
 
 
+POLL_S = 0.05
+
 # The links by which the gateway reaches prefill workers: as many members as links.
 Routing = Callable[[Sequence[PrefillWorker]], Sequence[WorkerLink]]
 
@@ -50,54 +52,116 @@ def one_link_each(workers: Sequence[PrefillWorker]) -> Sequence[WorkerLink]:
     return [LocalLink(prefill=worker) for worker in workers]
 
 
+class Instances:
+    """The workers of one cluster; more may join, and each may change its role."""
+
+    def __init__(
+        self, profile: CloudProfile, shape: Shape, membership: Membership, held: AsyncExitStack
+    ) -> None:
+        self._profile, self._shape = profile, shape
+        self._membership, self._held = membership, held
+        self._workers: list[PrefillWorker | DecodeWorker] = []
+        self._loops: list[asyncio.Task[None]] = []
+
+    def prefill(self) -> PrefillWorker:
+        """A new prefill worker, no member yet."""
+        engine, compute = _engine(self._profile, self._shape)
+        tokens = self._shape.max_context_tokens
+        slots = SlotPool(engine.layout, self._shape.prefill_slots, tokens)
+        self._held.callback(slots.close)
+        worker = PrefillWorker(engine, slots, compute, chunk_tokens=tokens)
+        self._workers.append(worker)
+        return worker
+
+    def decode(self) -> DecodeWorker:
+        """A new decode worker that runs, no member yet."""
+        engine, compute = _engine(self._profile, self._shape)
+        pool = PagePool(engine.layout, self._shape.pages, self._shape.page_tokens)
+        puller = KvPuller()
+        self._held.callback(pool.close)
+        self._held.callback(puller.close)
+        batch = Batch(engine, pool, compute, max_batch=self._shape.max_batch)
+        self._loops.append(asyncio.create_task(batch.run()))
+        worker = DecodeWorker(batch, puller, InlineCompute())
+        self._workers.append(worker)
+        return worker
+
+    def join(self, role: private.Role, link: WorkerLink) -> None:
+        """Make a worker a member; its first heartbeat comes with it."""
+        engine = next(
+            each.engine if isinstance(each, PrefillWorker) else each.batch.engine
+            for each in self._workers
+        )
+        assert isinstance(engine, EmulatedEngine)
+        slots = self._shape.max_batch if role == private.ROLE_DECODE else self._shape.prefill_slots
+        self._membership.add(
+            Member(
+                role=role,
+                pid=len(self._workers),
+                incarnation=bytes(16),
+                identity=engine.identity,
+                layout=engine.layout,
+                max_context_tokens=engine.max_context_tokens,
+                link=link,
+                status=private.WorkerStatus(role=role, slots=slots),
+            )
+        )
+
+    async def switch(self, member: Member, role: private.Role) -> None:
+        """Drain a member, and let its instance join again in another role."""
+        member.draining = True
+        self._membership.notify()
+        while True:
+            await asyncio.sleep(POLL_S)
+            if not member.open_streams:
+                break
+        self._membership.remove(member)
+        if role == private.ROLE_PREFILL:
+            self.join(role, LocalLink(prefill=self.prefill()))
+        else:
+            self.join(role, LocalLink(decode=self.decode()))
+
+    def check_idle(self) -> None:
+        """Raise unless every count is back to zero."""
+        for worker in self._workers:
+            worker.check_integrity()
+        status = [worker.status() for worker in self._workers]
+        assert not any(each.slots_used + each.pages_used for each in status), status
+
+    async def stop(self) -> None:
+        """End the decode loops."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+
 @asynccontextmanager
 async def emulated_cluster(
     profile: CloudProfile,
     shape: Shape,
     limits: GatewayLimits,
     routing: Routing = one_link_each,
-) -> AsyncIterator[Gateway]:
+    *,
+    membership: Membership | None = None,
+) -> AsyncIterator[tuple[Gateway, Instances]]:
     """A gateway and its workers on this event loop, checked for leaks at the end."""
-    membership = Membership()
+    membership = membership or Membership()
     async with AsyncExitStack() as held:
-        prefills = [_prefill(profile, shape, held) for _ in range(shape.prefill_workers)]
-        decodes = [_decode(profile, shape, held) for _ in range(shape.decode_workers)]
+        instances = Instances(profile, shape, membership, held)
+        prefills = [instances.prefill() for _ in range(shape.prefill_workers)]
         for link in routing(prefills):
-            _join(membership, private.ROLE_PREFILL, link, prefills[0].engine)
-        for worker in decodes:
-            _join(membership, private.ROLE_DECODE, LocalLink(decode=worker), worker.batch.engine)
+            instances.join(private.ROLE_PREFILL, link)
+        for _ in range(shape.decode_workers):
+            instances.join(private.ROLE_DECODE, LocalLink(decode=instances.decode()))
         gateway = Gateway(membership, limits=limits)
-        loops = [asyncio.create_task(worker.batch.run()) for worker in decodes]
         try:
-            yield gateway
+            yield gateway, instances
             await gateway.aclose()
             await asyncio.sleep(60.0)  # of virtual time: steps that still run come to their end
             gateway.check_integrity()
-            for worker in (*prefills, *decodes):
-                worker.check_integrity()
-            status = [worker.status() for worker in (*prefills, *decodes)]
-            assert not any(each.slots_used + each.pages_used for each in status), status
+            instances.check_idle()
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-
-
-def _prefill(profile: CloudProfile, shape: Shape, held: AsyncExitStack) -> PrefillWorker:
-    engine, compute = _engine(profile, shape)
-    slots = SlotPool(engine.layout, shape.prefill_slots, shape.max_context_tokens)
-    held.callback(slots.close)
-    return PrefillWorker(engine, slots, compute, chunk_tokens=shape.max_context_tokens)
-
-
-def _decode(profile: CloudProfile, shape: Shape, held: AsyncExitStack) -> DecodeWorker:
-    engine, compute = _engine(profile, shape)
-    pool = PagePool(engine.layout, shape.pages, shape.page_tokens)
-    puller = KvPuller()
-    held.callback(pool.close)
-    held.callback(puller.close)
-    batch = Batch(engine, pool, compute, max_batch=shape.max_batch)
-    return DecodeWorker(batch, puller, InlineCompute())
+            await instances.stop()
 
 
 def _engine(profile: CloudProfile, shape: Shape) -> tuple[EmulatedEngine, InlineCompute]:
@@ -109,18 +173,3 @@ def _engine(profile: CloudProfile, shape: Shape) -> tuple[EmulatedEngine, Inline
         clock=asyncio.get_running_loop().time,
     )
     return engine, compute
-
-
-def _join(membership: Membership, role: private.Role, link: WorkerLink, engine: object) -> None:
-    assert isinstance(engine, EmulatedEngine)
-    membership.add(
-        Member(
-            role=role,
-            pid=len(membership.members),
-            incarnation=bytes(16),
-            identity=engine.identity,
-            layout=engine.layout,
-            max_context_tokens=engine.max_context_tokens,
-            link=link,
-        )
-    )

@@ -60,7 +60,7 @@ async def _run(
     routing: Routing,
 ) -> list[Seen]:
     limits = GatewayLimits(budget=Budget(first_token_s=target.ttft_s))
-    async with emulated_cluster(profile, shape, limits, routing) as gateway:
+    async with emulated_cluster(profile, shape, limits, routing) as (gateway, _):
         return await replay(gateway, arrivals, seed)
 
 

@@ -45,8 +45,16 @@ class Seen:
         return max((b - a for a, b in itertools.pairwise(self.tokens_s)), default=0.0)
 
 
-async def replay(gateway: Gateway, arrivals: Sequence[Arrival], seed: int) -> list[Seen]:
-    """Every request at its own time, whatever became of the others (open loop)."""
+async def replay(
+    gateway: Gateway,
+    arrivals: Sequence[Arrival],
+    seed: int,
+    profile: DeviceProfile | None = PHONE,
+) -> list[Seen]:
+    """Every request at its own time, whatever became of the others (open loop).
+
+    `profile` None: the cloud makes the whole answer.
+    """
     identity = gateway.membership.identity
     assert identity is not None
     started_s = asyncio.get_running_loop().time()
@@ -56,7 +64,7 @@ async def replay(gateway: Gateway, arrivals: Sequence[Arrival], seed: int) -> li
         prompt = list(random.Random(seed * 1_000_003 + place).randbytes(arrival.length.prompt))
         stream: PublicStream = LocalStream(gateway.generate)
         try:
-            return await ask(stream, prompt, arrival.length.output, identity)
+            return await ask(stream, prompt, arrival.length.output, identity, profile=profile)
         finally:
             await stream.aclose()
 
@@ -69,6 +77,7 @@ async def ask(
     max_tokens: int,
     identity: ModelIdentity,
     timings: public.CloudTimings | None = None,
+    profile: DeviceProfile | None = PHONE,
 ) -> Seen:
     """One answer: take as many tokens as the cloud advises, then take over.
 
@@ -77,7 +86,7 @@ async def ask(
     clock = asyncio.get_running_loop().time
     asked_s, seen, ids = clock(), Seen(), list[int]()
     try:
-        await stream.send(start(prompt, max_tokens, identity, PHONE))
+        await stream.send(start(prompt, max_tokens, identity, profile))
         through = max_tokens
         while (response := await stream.receive()) is not None:
             if response.HasField("started"):
@@ -85,7 +94,7 @@ async def ask(
             elif response.HasField("tokens"):
                 ids += response.tokens.ids
                 seen.tokens_s += [clock() - asked_s] * len(response.tokens.ids)
-                if len(ids) >= through:
+                if through <= len(ids) < max_tokens:
                     takeover = public.Takeover(index=len(ids), prefix_hash=prefix_hash(prompt, ids))
                     await stream.send(public.GenerateRequest(takeover=takeover))
             elif response.HasField("finish") and timings is not None:
