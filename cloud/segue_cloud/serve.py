@@ -56,12 +56,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tokenizer = ChatTokenizer.from_directory(Path(config.model)) if config.model else None
     groups = Groups.from_config(configured, tokenizer.encode if tokenizer else _no_tokenizer)
-    token = (
-        cluster_token.read(config.cluster_token_file)
-        if config.cluster_token_file
-        else cluster_token.draw()
-    )
-    peers = Peers.of(config, token)
+    peers = Peers.of(config, _cluster_token(config))
     watching = Watching(config)
     group_watch = GroupWatch(groups.names)
     membership = Membership(groups.names, watch=Watches([watching.watch, group_watch]))
@@ -97,8 +92,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
         config.websocket_port if config.websocket_port >= 0 else None,
         worker_host=config.worker_host,
     )
-    if peers.tls is None and not config.cluster_token_file:
-        cluster_token.publish(ports.worker, token)
+    if peers.tls is None and not config.cluster_token_file and not config.worker_port:
+        cluster_token.publish(ports.worker, peers.token)
     supervisor = Supervisor(_workers(config, configured, ports.worker))
     announcing = asyncio.create_task(_announce(server, membership, lambda: on_ready(ports)))
     stopping = asyncio.create_task(stop.wait())
@@ -131,6 +126,12 @@ async def _announce(
             announced = True
             on_ready()
         await membership.changed()
+
+
+def _cluster_token(config: ServeConfig) -> str:
+    if config.cluster_token_file:
+        return cluster_token.read(config.cluster_token_file)
+    return cluster_token.ensure(config.worker_port) if config.worker_port else cluster_token.draw()
 
 
 def _no_tokenizer(text: str) -> Sequence[int]:

@@ -13,22 +13,21 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-import anyio
-
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.cluster.members import Membership
+from segue_cloud.cluster.survey import survey
 from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.assignment import Scope
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
 from segue_cloud.gateway.session import Session
+from segue_cloud.gateway.steering import first_message, steer
 from segue_cloud.gateway.tenants import Tenants
-from segue_cloud.security.rates import RequestRates, TokenBucket
+from segue_cloud.security.rates import RequestRates
 from segue_cloud.tuner.advice import TtftEstimate, advise
 from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
-    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     NotFound,
@@ -41,10 +40,6 @@ from segue_protocol.text import TextStream
 from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import private, public
-
-# Messages of one stream after its first: many times what a device has to say.
-STEERING_PER_S = 200.0
-STEERING_BURST = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +100,13 @@ class Gateway:
         `tenant` is who asks, "" where nobody is asked.
         """
         try:
-            first = await _first(requests, self._limits.first_message_s)
+            first = await first_message(requests, self._limits.first_message_s)
             session, cursor, credit = self._open(first, tenant)
         except SegueError as error:
             self.membership.watch.refused(error)
             raise
         reader = self._attach(session, cursor)
-        steering = asyncio.create_task(self._steer(requests, session, reader, credit))
+        steering = asyncio.create_task(steer(requests, session, reader, credit))
         try:
             async for response in reader.responses():
                 yield response
@@ -169,15 +164,7 @@ class Gateway:
             dropped_tokens_total=sum(session.log.dropped for session in self._sessions.values()),
             groups=self._group_status(),
         )
-        answers = await asyncio.gather(
-            *(member.link.status() for member in members), return_exceptions=True
-        )
-        for member, answer in zip(members, answers, strict=True):
-            if isinstance(answer, private.WorkerStatus):
-                answer.ready, answer.unready_reason = member.ready, member.unready_reason
-                status.workers.append(answer)
-            elif not isinstance(answer, SegueError):
-                raise answer
+        status.workers.extend(await survey(members))
         return status
 
     async def aclose(self) -> None:
@@ -301,26 +288,6 @@ class Gateway:
         self._readers[key] = reader
         return reader
 
-    async def _steer(
-        self,
-        requests: AsyncIterator[public.GenerateRequest],
-        session: Session,
-        reader: Reader,
-        credit: int,
-    ) -> None:
-        try:
-            if credit:
-                await session.raise_credit(credit)
-            clock = asyncio.get_running_loop().time
-            pace = TokenBucket(STEERING_PER_S, STEERING_BURST)
-            async for request in requests:
-                await session.handle(request)
-                # Not refused but read no faster: what more is sent waits at the sender.
-                while wait_s := pace.take(clock()):  # noqa: ASYNC110  (time is what is waited for)
-                    await asyncio.sleep(wait_s)
-        except SegueError as error:
-            reader.interrupt(error)
-
     def _detach(self, session: Session, reader: Reader) -> None:
         """A lost stream is not a cancel: an unclaimed generation ends by its lease."""
         key = session.generation_id
@@ -339,18 +306,3 @@ class Gateway:
 
 def _shutting_down() -> Unavailable:
     return Unavailable("the gateway is shutting down", reason="SHUTDOWN")
-
-
-async def _first(
-    requests: AsyncIterator[public.GenerateRequest], limit_s: float
-) -> public.GenerateRequest:
-    try:
-        with anyio.fail_after(limit_s):
-            async for request in requests:
-                return request
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"no first message within {limit_s} s; expected start or resume",
-            reason="FIRST_MESSAGE",
-        ) from None
-    raise InvalidRequest("the stream ended before its first message; expected start or resume")

@@ -1,10 +1,12 @@
 """What proves, without TLS, that a peer on loopback belongs to the cluster.
 
-A gateway draws a token and leaves it in a file that only its own user can read,
-named after its worker port: workers and commands of that user on that host find
-it there, others are refused. It never stands on a command line, which every
-user can list. For anything else the operator hands the same file to both sides
-(setting `cluster_token_file`), or uses TLS.
+A gateway, or a worker that is there before it, draws a token and leaves it in a
+file that only its own user can read, named after the gateway's worker port:
+workers and commands of that user on that host find it there, others are
+refused. It stays when the gateway ends, so that workers know the next one on
+that port. It never stands on a command line, which every user can list. For
+anything else the operator hands the same file to both sides (setting
+`cluster_token_file`), or uses TLS.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from segue_protocol.errors import InvalidRequest, Unauthenticated
@@ -32,6 +35,25 @@ def publish(worker_port: int, token: str) -> Path:
     Raises InvalidRequest when the directory is not this user's alone.
     """
     path = _path(worker_port)
+    _draft(path, token).replace(path)
+    return path
+
+
+def ensure(worker_port: int) -> str:
+    """This user's token for a worker port: the one that is there, or a new one.
+
+    Raises InvalidRequest as :func:`publish`.
+    """
+    path = _path(worker_port)
+    draft = _draft(path, draw())
+    with suppress(FileExistsError):
+        os.link(draft, path)  # of several at once, one wins
+    draft.unlink()
+    return path.read_text().strip()
+
+
+def _draft(path: Path, token: str) -> Path:
+    """The token in a private file beside `path`."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _require_private(path.parent)
     draft = path.with_suffix(f".{os.getpid()}")
@@ -39,8 +61,7 @@ def publish(worker_port: int, token: str) -> Path:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(token)
-    draft.replace(path)
-    return path
+    return draft
 
 
 def find(gateway: str, file: str = "") -> str:

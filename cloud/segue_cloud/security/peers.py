@@ -102,11 +102,15 @@ class Peers:
 def peers_of_worker(config: WorkerConfig | ControlConfig) -> Peers:
     """A worker's, or a command's that calls a gateway's worker port.
 
-    Raises InvalidRequest or Unauthenticated.
+    A worker may be there before its gateway. Raises InvalidRequest or Unauthenticated.
     """
     peers = Peers.of(config, "")
     if peers.tls is not None:
         return peers
+    host, _, port = config.gateway.rpartition(":")
+    waits = isinstance(config, WorkerConfig) and not config.cluster_token_file
+    if waits and is_loopback(host):
+        return Peers.of(config, cluster_token.ensure(int(port)))
     return Peers.of(config, cluster_token.find(config.gateway, config.cluster_token_file))
 
 
