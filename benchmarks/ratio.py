@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.emulated_cluster import Shape, emulated_cluster
 from benchmarks.split_requests import Seen, replay
@@ -106,7 +107,7 @@ def _lost(seen: Sequence[Seen]) -> int:
     )
 
 
-def compare(phase_s: float, seed: int) -> dict[str, object]:
+def compare(phase_s: float, seed: int) -> dict[str, Any]:
     """Every fixed ratio, and the automatic one."""
     fixed = {
         f"{prefill}:{WORKERS - prefill}": run_virtual(run(prefill, False, phase_s, seed))
@@ -138,7 +139,7 @@ def main() -> None:
         print(json.dumps(report))
         return
     print(f"Emulated accelerators ({PROFILE}), {WORKERS} workers; requests served in time a second")
-    for ratio, rps in report["fixed"].items():  # type: ignore[attr-defined]
+    for ratio, rps in report["fixed"].items():
         print(f"  fixed {ratio}    {rps:6.2f}")
     print(f"  automatic    {report['auto_rps']:6.2f}   ({report['switches']} switches)")
     print(f"  lost         {report['lost_requests']:6}")

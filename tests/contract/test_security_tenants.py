@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from segue_cloud.config import TenantConfig
-from segue_cloud.gateway import gateway as gateway_module
+from segue_cloud.gateway import steering
 from segue_cloud.gateway.gateway import GatewayLimits
 from segue_cloud.security.rates import RequestRates
 from segue_cloud.security.tokens import TenantTokens
@@ -266,8 +266,8 @@ def test_a_stream_that_says_nothing_ends(kind: str) -> None:
 
 def test_a_flood_of_messages_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the burst the gateway reads no faster than its rate, so that TCP holds the rest."""
-    monkeypatch.setattr(gateway_module, "STEERING_BURST", 8.0)
-    monkeypatch.setattr(gateway_module, "STEERING_PER_S", 0.001)
+    monkeypatch.setattr(steering, "STEERING_BURST", 8.0)
+    monkeypatch.setattr(steering, "STEERING_PER_S", 0.001)
     read = 0
 
     async def main() -> None:
@@ -299,8 +299,8 @@ def test_a_flood_of_messages_is_read_slowly(monkeypatch: pytest.MonkeyPatch) -> 
     ("changes", "error", "named"),
     [
         ({"request_id": "x" * 257}, InvalidRequest, "request_id"),
-        ({"prompt_token_ids": public.TokenIds(ids=[1] * 600)}, ContextTooLong, "prompt_token_ids"),
-        ({"output_prefix": [1] * 600}, ContextTooLong, "output_prefix"),
+        ({"prompt_token_ids": public.TokenIds(ids=[1] * 2100)}, ContextTooLong, "prompt_token_ids"),
+        ({"output_prefix": [1] * 2100}, ContextTooLong, "output_prefix"),
         ({"prompt_text": "x" * 600 * 256}, ContextTooLong, "text"),
         (
             {

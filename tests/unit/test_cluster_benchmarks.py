@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import ratio
 from benchmarks.emulated_cluster import Shape
 from benchmarks.forwarding import Target, compare, figures, table
 from benchmarks.split_requests import Seen
@@ -105,3 +106,11 @@ def test_the_report_of_the_streaming_benchmark() -> None:
     assert report["tokens_per_message"]["gateway"] == 1
     assert report["tokens_per_message"]["coalesced"] >= 1
     assert min(report["tokens_per_s"].values()) > 0
+
+
+def test_the_automatic_ratio_loses_nothing_and_beats_the_fixed_ones() -> None:
+    report = ratio.compare(phase_s=40.0, seed=1)
+    assert set(report["fixed"]) == {"1:3", "2:2", "3:1"}
+    assert report["lost_requests"] == 0
+    assert report["switches"] > 1
+    assert report["auto_rps"] > max(report["fixed"].values())

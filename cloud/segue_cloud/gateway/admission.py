@@ -123,8 +123,9 @@ def _require_bounded(start: public.Start, max_context_tokens: int) -> None:
         len(message.role) + len(message.content) for message in start.messages.messages
     )
     for name, count, most in (
-        ("prompt_token_ids", len(start.prompt_token_ids.ids), max_context_tokens),
-        ("output_prefix", len(start.output_prefix), max_context_tokens),
+        # Those that are a little too long are told by how much, further on.
+        ("prompt_token_ids", len(start.prompt_token_ids.ids), 4 * max_context_tokens),
+        ("output_prefix", len(start.output_prefix), 4 * max_context_tokens),
         ("messages", len(start.messages.messages), max_context_tokens),
         ("the prompt's text", characters, max_context_tokens * MAX_CHARACTERS_PER_TOKEN),
     ):
