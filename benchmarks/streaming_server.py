@@ -119,10 +119,10 @@ class WatchedGateway(Gateway):
         self._workers = workers
 
     async def generate(
-        self, requests: AsyncIterator[public.GenerateRequest]
+        self, requests: AsyncIterator[public.GenerateRequest], *, tenant: str = ""
     ) -> AsyncGenerator[public.GenerateResponse, None]:
         written = asyncio.Semaphore(0)
-        async with aclosing(super().generate(requests)) as responses:
+        async with aclosing(super().generate(requests, tenant=tenant)) as responses:
             async for response in responses:
                 if response.HasField("started"):
                     key = response.started.generation_id

@@ -84,13 +84,13 @@ class Door:
 
 
 @asynccontextmanager
-async def _door() -> AsyncIterator[Door]:
+async def _door(groups: tuple[str, ...] = ("default",)) -> AsyncIterator[Door]:
     async with reference_cloud() as cloud:
         links = {
             f"here:{PREFILL}": LocalLink(prefill=cloud.prefill),
             f"here:{DECODE}": LocalLink(decode=cloud.decode),
         }
-        membership = Membership()
+        membership = Membership(groups)
         handler = JoinHandler(
             membership, lambda address: links.get(address) or GrpcLink(address), lease_s=LEASE_S
         )
@@ -146,7 +146,11 @@ def test_workers_of_two_hosts_are_not_paired() -> None:
 
 def test_workers_of_two_groups_are_not_paired() -> None:
     async def main() -> None:
-        async with _door() as door, door.join(PREFILL), door.join(DECODE, group="other"):
+        async with (
+            _door(("default", "other")) as door,
+            door.join(PREFILL),
+            door.join(DECODE, group="other"),
+        ):
             await asyncio.sleep(1)
             assert not door.membership.ready
             assert door.reasons()[1] == "waits for a prefill worker in group 'other'"
@@ -163,7 +167,7 @@ def test_a_successor_at_the_same_address_replaces_the_member_at_once() -> None:
                     await anext(old)
                 assert raised.value.reason == "TAKEN_OUT"
                 await door.until(lambda membership: membership.ready)
-                decoders = door.membership.with_role(DECODE)
+                decoders = door.membership.with_role(DECODE, "default")
                 assert [member.incarnation for member in decoders] == [b"n" * 16]
 
     run_virtual(main())

@@ -35,7 +35,7 @@ def test_a_worker_that_is_killed_three_times(caplog: pytest.LogCaptureFixture) -
 
     with caplog.at_level(logging.WARNING, logger=Supervisor.__module__):
         asyncio.run(main())
-    delays = [record.args[-1] for record in caplog.records if isinstance(record.args, tuple)]
+    delays = [record.segue_fields["restart_in_s"] for record in caplog.records]
     assert delays == list(RESTART_DELAYS_S[:3])
 
 

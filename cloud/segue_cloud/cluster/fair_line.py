@@ -2,8 +2,9 @@
 
 Waiting happens at the gateway and nowhere else, so this is where tenants share
 a cluster: the next turn goes to the tenant that was served the fewest prompt
-tokens, and within a tenant to who came first. Only the first in line makes
-offers; the others cost nothing while they wait.
+tokens, and within a tenant to who came last: where some must miss the target
+for the first token, those who came first would take the others with them. Only
+the first in line makes offers; the others cost nothing while they wait.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class FairLine:
             self.first = self._urgent.popleft()
         elif self._waiting:
             tenant = min(self._waiting, key=self._served.__getitem__)
-            self.first = self._waiting[tenant][0]
+            self.first = self._waiting[tenant][-1]
             self._drop(self.first)
             self._clock = self._served[tenant]
             self._served[tenant] += self.first.tokens
