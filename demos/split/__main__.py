@@ -58,7 +58,8 @@ def main() -> int:
     tokenizer = ChatTokenizer.from_directory(options.model)
     device_model = convert_to_onnx(options.model, ROOT / "models" / f"{options.model.name}-onnx")
     present = Presenter(sys.stdout, emulation.name)
-    with running_cluster(options.model) as cluster:
+    # Every prompt is asked several times; a cached one would flatter the cloud.
+    with running_cluster(options.model, "--prefix-cache-bytes", "0") as cluster:
         runs = asyncio.run(
             compare(
                 load_prompts(options.prompts),
