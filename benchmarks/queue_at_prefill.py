@@ -14,6 +14,7 @@ from contextlib import aclosing
 
 from segue_cloud.cluster.links import DecodeStream, PrefillStream
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_protocol.errors import Unsupported
 from segue_protocol.streams import LocalStream
 from segue_protocol.wire import private
 
@@ -78,7 +79,7 @@ class QueueAtPrefill:
         return LocalStream(queue.prefill)
 
     def decode(self) -> DecodeStream:
-        raise NotImplementedError("prefill workers only")
+        raise Unsupported("these workers prefill; decode elsewhere")
 
     async def status(self) -> private.WorkerStatus:
         return private.WorkerStatus(role=private.ROLE_PREFILL)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
+
 from segue_cloud.cluster.balancer import Balancer
+from segue_cloud.cluster.join import JoinHandler
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.cluster.measures import GroupMeasures
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.cluster.ratio import Damping
 from segue_cloud.engine.reference import ReferenceEngine
+from segue_protocol.errors import InvalidRequest
 from segue_protocol.wire import private
 
 ENGINE = ReferenceEngine()
@@ -83,3 +87,17 @@ def test_a_group_that_does_not_ask_for_it_is_left_alone() -> None:
     assert (status.prefill_workers, status.decode_workers) == (1, 3)
     assert status.balanced_prefill_workers > 3
     assert status.rejected_share == 1.0
+
+
+def test_the_last_worker_of_a_role_stays() -> None:
+    balancer, _ = _group()
+    join = JoinHandler(balancer.membership, lambda address: cast(WorkerLink, None))
+    prefill, decode = balancer.membership.members[:2]
+    with pytest.raises(InvalidRequest, match="the last prefill worker of the group 'chat'"):
+        join.switch(prefill, private.ROLE_DECODE)
+    with pytest.raises(InvalidRequest, match="decode worker"):
+        join.switch(decode, private.ROLE_DECODE)
+    assert not prefill.draining
+    join.switch(decode, private.ROLE_PREFILL)
+    assert decode.draining
+    assert decode.commands.get_nowait().switch_role.role == private.ROLE_PREFILL

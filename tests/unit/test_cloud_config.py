@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from segue_cloud.cluster.groups import Groups
 from segue_cloud.config import (
     GroupConfig,
     ServeConfig,
@@ -14,7 +16,11 @@ from segue_cloud.config import (
     load,
     worker_flags,
 )
+from segue_cloud.security.tokens import TenantTokens
+from segue_cloud.serve import configured_groups
 from segue_protocol.errors import InvalidRequest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FILE = """
 model = "models/tiny"
@@ -74,3 +80,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
 def test_a_worker_is_started_with_flags() -> None:
     flags = worker_flags(WorkerConfig(role="decode", group="chat"))
     assert flags[flags.index("--group") + 1] == "chat"
+
+
+def test_the_configuration_that_operators_are_shown(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)
+    tokens = tmp_path / "acme.tokens"
+    tokens.write_text("0123456789abcdef0123456789abcdef\n")
+    tokens.chmod(0o600)
+    text = text.replace('"acme.tokens"', f'"{tokens}"')
+    config = load(ServeConfig, file=_write(tmp_path, text), environment={})
+    assert [group.name for group in configured_groups(config)] == ["chat", "rest"]
+    assert Groups.from_config(config.groups, lambda prompt: list(prompt.encode())).names
+    known = TenantTokens(config.tenants).tenant_of("Bearer 0123456789abcdef0123456789abcdef")
+    assert known == "acme"

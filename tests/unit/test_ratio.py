@@ -105,6 +105,14 @@ def test_never_two_switches_within_the_rest(prefills_s: list[float]) -> None:
     assert all(b - a >= DAMPING.rest_s for a, b in pairwise(times))
 
 
+def test_what_nobody_asks_for_is_forgotten_too() -> None:
+    measures = GroupMeasures(window_s=10.0)
+    for now_s in range(1000):
+        measures.offered(float(now_s), rejected=True)
+        measures.answered(float(now_s), prefill_s=0.1, decode_s=0.1, cloud_tokens=1)
+    assert len(measures) == 2 * 11
+
+
 def test_the_window_slides_and_restarts() -> None:
     measures = GroupMeasures(window_s=10.0)
     assert measures.summary(0.0) == GroupSummary()

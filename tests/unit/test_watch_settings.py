@@ -96,7 +96,10 @@ def test_a_status_shows_what_was_measured_and_what_is_wrong() -> None:
                 pages=8,
                 pages_used=3,
                 integrity_error="one page is owned twice",
-            )
+            ),
+            private.WorkerStatus(
+                role=private.ROLE_PREFILL, pid=78, unready_reason="waits for a decode worker"
+            ),
         ],
         groups=[
             private.GroupStatus(
@@ -114,5 +117,7 @@ def test_a_status_shows_what_was_measured_and_what_is_wrong() -> None:
     assert worker.split()[:7] == ["decode", "chat", "77", "abababab", "draining", "0/0", "3/8"]
     group = next(line for line in shown if line.startswith("chat"))
     assert group.split() == ["chat", "1", "2.40", "3", "0.250", "s", "-", "0.0", "0.00", "12.5%"]
-    assert shown[-1] == "worker 77: counts do not add up: one page is owned twice"
+    assert next(line for line in shown if line.startswith("prefill ")).count("not ready") == 1
+    assert "worker 78 is not ready: waits for a decode worker" in shown
+    assert "worker 77: counts do not add up: one page is owned twice" in shown
     assert lines(private.ClusterStatus(gateway_pid=1))[-1] == "no worker answers"

@@ -111,14 +111,16 @@ class FairLine:
             self.first = self._urgent.popleft()
         elif self._waiting:
             tenant = min(self._waiting, key=self._served.__getitem__)
-            self.first = self._waiting[tenant][-1]
-            self._drop(self.first)
+            self.first = self._waiting[tenant].pop()
+            self._forget_if_empty(tenant)
             self._clock = self._served[tenant]
             self._served[tenant] += self.first.tokens
         self.wake_first()
 
     def _drop(self, place: Place) -> None:
-        places = self._waiting[place.tenant]
-        places.remove(place)
-        if not places:
-            del self._waiting[place.tenant]
+        self._waiting[place.tenant].remove(place)
+        self._forget_if_empty(place.tenant)
+
+    def _forget_if_empty(self, tenant: str) -> None:
+        if not self._waiting[tenant]:
+            del self._waiting[tenant]

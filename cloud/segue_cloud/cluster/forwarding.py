@@ -16,7 +16,7 @@ import anyio
 from google.protobuf.message import Message
 
 from segue_cloud.cluster.fair_line import Place
-from segue_cloud.cluster.members import Member, Membership
+from segue_cloud.cluster.members import Member, Membership, role_name
 from segue_protocol.errors import Overloaded, ProtocolError, Unavailable
 from segue_protocol.streams import Stream
 from segue_protocol.wire import private
@@ -135,7 +135,6 @@ async def offer(
 def nobody_there(role: private.Role, group: str) -> Unavailable:
     """The error of a group without any worker of a role: no load, nobody to wait for."""
     return Unavailable(
-        f"no {private.Role.Name(role).removeprefix('ROLE_').lower()} worker is in the group "
-        f"{group!r}; start one or try again later",
+        f"no {role_name(role)} worker is in the group {group!r}; start one or try again later",
         reason="NO_WORKER",
     )

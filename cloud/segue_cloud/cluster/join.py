@@ -106,12 +106,18 @@ class JoinHandler:
     def switch(self, member: Member, role: private.Role) -> None:
         """Let a member drain and come back in another role.
 
-        Raises InvalidRequest for a role it has already, or that is none.
+        Raises InvalidRequest for a role it has already, or that is none, and for
+        the last of its group in its role: nobody could be served meanwhile.
         """
         if role not in (private.ROLE_PREFILL, private.ROLE_DECODE) or role == member.role:
             raise InvalidRequest(
                 f"{member.name} was told to become a {role_name(role)} worker; expected the other "
                 "one of prefill and decode"
+            )
+        if self._membership.with_role(member.role, member.group) in ([], [member]):
+            raise InvalidRequest(
+                f"{member.name} is the last {member.role_name} worker of the group "
+                f"{member.group!r}; start another one first"
             )
         self._tell(member, private.JoinResponse(switch_role=private.SwitchRole(role=role)))
 

@@ -22,7 +22,10 @@ class GroupSummary:
 
 
 class GroupMeasures:
-    """A sliding window over the answers and the offers of one group."""
+    """A sliding window over the answers and the offers of one group.
+
+    What has left the window is forgotten as new things come: nobody may ever ask.
+    """
 
     def __init__(self, window_s: float = 30.0) -> None:
         self._window_s = window_s
@@ -34,12 +37,12 @@ class GroupMeasures:
         self, now_s: float, *, prefill_s: float, decode_s: float, cloud_tokens: int
     ) -> None:
         """One answer's account, when the cloud's part of it is over."""
-        self._begin(now_s)
+        self._slide(now_s)
         self._answers.append((now_s, prefill_s, decode_s, cloud_tokens))
 
     def offered(self, now_s: float, *, rejected: bool) -> None:
         """A worker was offered a request."""
-        self._begin(now_s)
+        self._slide(now_s)
         self._offers.append((now_s, rejected))
 
     def restart(self, now_s: float) -> None:
@@ -50,17 +53,14 @@ class GroupMeasures:
 
     def summary(self, now_s: float) -> GroupSummary:
         """Means of what happened within the window before `now_s`."""
-        begin_s = now_s - self._window_s
-        while self._answers and self._answers[0][0] < begin_s:
-            self._answers.popleft()
-        while self._offers and self._offers[0][0] < begin_s:
-            self._offers.popleft()
+        self._slide(now_s)
         offers = [rejected for _, rejected in self._offers]
         rejected_share = fmean(offers) if offers else 0.0
         if not self._answers:
             return GroupSummary(rejected_share=rejected_share)
         _, prefills_s, decodes_s, tokens = zip(*self._answers, strict=True)
-        seen_s = min(self._window_s, now_s - (self._since_s or 0.0))
+        assert self._since_s is not None
+        seen_s = min(self._window_s, now_s - self._since_s)
         return GroupSummary(
             requests_per_s=len(self._answers) / max(seen_s, 1e-9),
             prefill_s=fmean(prefills_s),
@@ -69,6 +69,15 @@ class GroupMeasures:
             rejected_share=rejected_share,
         )
 
-    def _begin(self, now_s: float) -> None:
+    def __len__(self) -> int:
+        """Answers and offers that are remembered."""
+        return len(self._answers) + len(self._offers)
+
+    def _slide(self, now_s: float) -> None:
         if self._since_s is None:
             self._since_s = now_s
+        begin_s = now_s - self._window_s
+        while self._answers and self._answers[0][0] < begin_s:
+            self._answers.popleft()
+        while self._offers and self._offers[0][0] < begin_s:
+            self._offers.popleft()

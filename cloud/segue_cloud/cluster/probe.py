@@ -15,16 +15,23 @@ import anyio
 from google.protobuf.message import Message
 
 from segue_cloud.cluster.members import Member
-from segue_cloud.worker.cells import cells_needed
+from segue_cloud.gateway.assignment import Assignment, Scope
 from segue_protocol.errors import DeadlineExceeded, ProtocolError, SegueError
 from segue_protocol.sampling import Sampling
 from segue_protocol.streams import Stream
 from segue_protocol.wire import private
 
-PROMPT_IDS = (0, 1, 2, 3)
 # One token by the prefill worker, then two decode steps.
 MAX_TOKENS = 3
-EPOCH = 1
+PROBE = Assignment(
+    generation_id="probe",
+    epoch=1,
+    prompt_ids=(0, 1, 2, 3),
+    output_ids=(),
+    sampling=Sampling(),
+    max_tokens=MAX_TOKENS,
+    scope=Scope(),
+)
 # Each answer; the first step of an engine may have to compile or warm up.
 ANSWER_S = 20.0
 
@@ -46,34 +53,15 @@ async def probe(prefiller: Member, decoder: Member) -> None:
         aclosing(decoder.link.decode()) as decode,
         aclosing(prefiller.link.prefill()) as prefill,
     ):
-        reserve = private.Reserve(
-            generation_id="probe", tokens=cells_needed(len(PROMPT_IDS), MAX_TOKENS)
-        )
-        job = private.PrefillJob(
-            generation_id="probe",
-            epoch=EPOCH,
-            token_ids=PROMPT_IDS,
-            prompt_tokens=len(PROMPT_IDS),
-            sampling=Sampling().to_wire(),
-        )
         with _part_of(decoder):
-            await decode.send(private.DecodeRequest(reserve=reserve))
+            await decode.send(PROBE.reserve(MAX_TOKENS))
             await _answer(decode, "reserved")
         with _part_of(prefiller):
-            await prefill.send(private.PrefillRequest(job=job))
+            await prefill.send(PROBE.job())
             await _answer(prefill, "accepted")
             first = (await _answer(prefill, "prefilled")).prefilled
-        admit = private.Admit(
-            epoch=EPOCH,
-            ticket=first.ticket,
-            token_ids=[*PROMPT_IDS, first.token_id],
-            prompt_tokens=len(PROMPT_IDS),
-            sampling=Sampling().to_wire(),
-            credit_through=MAX_TOKENS,
-            max_tokens=MAX_TOKENS,
-        )
         with _part_of(decoder):
-            await decode.send(private.DecodeRequest(admit=admit))
+            await decode.send(PROBE.admit(first, MAX_TOKENS))
             await _answer(decode, "pulled")
         with _part_of(prefiller):
             await prefill.send(private.PrefillRequest(release=private.ReleaseKv()))

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from segue_cloud.cluster.members import role_name
 from segue_protocol.wire import private
 
 INCARNATION_DIGITS = 8
@@ -40,6 +41,8 @@ def lines(status: private.ClusterStatus) -> list[str]:
     if status.groups:
         shown += ["", *_table(GROUP_COLUMNS, map(_group, status.groups))]
     for worker in status.workers:
+        if worker.unready_reason:
+            shown.append(f"worker {worker.pid} is not ready: {worker.unready_reason}")
         if worker.integrity_error:
             shown.append(f"worker {worker.pid}: counts do not add up: {worker.integrity_error}")
     return shown
@@ -47,11 +50,11 @@ def lines(status: private.ClusterStatus) -> list[str]:
 
 def _worker(worker: private.WorkerStatus) -> Sequence[str]:
     return (
-        private.Role.Name(worker.role).removeprefix("ROLE_").lower(),
+        role_name(worker.role),
         worker.group,
         str(worker.pid),
         worker.incarnation.hex()[:INCARNATION_DIGITS],
-        "draining" if worker.draining else "serving",
+        "draining" if worker.draining else "serving" if worker.ready else "not ready",
         f"{worker.slots_used}/{worker.slots}",
         f"{worker.pages_used}/{worker.pages}" if worker.pages else "-",
         str(worker.running),

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from segue_cloud.cluster.members import role_name
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.kv.contiguous import SlotPool
@@ -96,7 +97,7 @@ async def _serve_as(
 def _next_role(command: private.JoinResponse) -> str | None:
     if not command.HasField("switch_role"):
         return None
-    return private.Role.Name(command.switch_role.role).removeprefix("ROLE_").lower()
+    return role_name(command.switch_role.role)
 
 
 async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

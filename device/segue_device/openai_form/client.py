@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
@@ -122,6 +122,25 @@ async def _begin(
     return await DetachedAnswer.open(stream)
 
 
+async def _create(
+    client: AsyncClient,
+    kind: Callable[..., Form[WholeT, ChunkT]],
+    request: FormRequest,
+    outside: Outside,
+) -> WholeT | AsyncChunkStream[ChunkT]:
+    """The answer to `request` in one of OpenAI's two forms, whole or in chunks."""
+    form = kind(
+        request,
+        outside,
+        model=_name(client, request.model),
+        vocabulary=vocabulary_of(client),
+    )
+    model = _cloud_name(client, request.model)
+    if request.stream:
+        return await open_chunks(client, form, model=model)
+    return await whole_answer(client, form, model=model)
+
+
 @dataclass(frozen=True, slots=True)
 class AsyncChatCompletions:
     """`create` takes OpenAI's parameters, and ``extra_body`` as the openai package does.
@@ -148,16 +167,7 @@ class AsyncChatCompletions:
     ) -> ChatCompletion | AsyncChunkStream[ChatCompletionChunk]:
         """An answer to `messages`."""
         request = parse_chat(_body(stream, parameters))
-        form = ChatForm(
-            request,
-            self._outside,
-            model=_name(self._client, request.model),
-            vocabulary=vocabulary_of(self._client),
-        )
-        model = _cloud_name(self._client, request.model)
-        if request.stream:
-            return await open_chunks(self._client, form, model=model)
-        return await whole_answer(self._client, form, model=model)
+        return await _create(self._client, ChatForm, request, self._outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +192,7 @@ class AsyncCompletions:
     ) -> Completion | AsyncChunkStream[Completion]:
         """The text that goes on after `prompt`."""
         request = parse_completion(_body(stream, parameters))
-        form = CompletionForm(
-            request,
-            self._outside,
-            model=_name(self._client, request.model),
-            vocabulary=vocabulary_of(self._client),
-        )
-        model = _cloud_name(self._client, request.model)
-        if request.stream:
-            return await open_chunks(self._client, form, model=model)
-        return await whole_answer(self._client, form, model=model)
+        return await _create(self._client, CompletionForm, request, self._outside)
 
 
 class AsyncChat:
