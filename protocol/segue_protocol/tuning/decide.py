@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.tuning.bridge import Bridge, bridge
 from segue_protocol.tuning.decision import Binding, Decision, Place
-from segue_protocol.tuning.extension import SLACK_S
-from segue_protocol.tuning.view import DEFAULT_PACE_S, TuningView
+from segue_protocol.tuning.view import DEFAULT_PACE_S, REPLY_SLACK_S, TuningView
 
 # However unsure a device is of its speed, it is never reckoned as standing still.
 MAX_BAND = 0.5
@@ -136,7 +135,7 @@ def _first_credit(
 ) -> int:
     """What the quickest device needs, too, and what lasts until an extension is there."""
     quickest = bridge_of(view, device, keep_ratio, side=-1).tokens
-    asking = math.ceil((view.network.added_s + SLACK_S) / pace_s)
+    asking = math.ceil((view.network.added_s + REPLY_SLACK_S) / pace_s)
     return min(tokens, max(asking, quickest if quickest is not None else tokens))
 
 

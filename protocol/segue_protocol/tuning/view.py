@@ -9,6 +9,9 @@ from segue_protocol.timeline import DeviceProfile
 # Human-scale pace where nobody asks for another; a slower device is never outrun.
 DEFAULT_PACE_S = 0.05
 
+# Beside a round trip, what asking the cloud for more tokens may take.
+REPLY_SLACK_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class CloudSpeed:
