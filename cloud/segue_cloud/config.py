@@ -45,6 +45,7 @@ class GroupConfig:
     # Started here; workers of other hosts join by the group's name.
     prefill_workers: int = 1
     decode_workers: int = 1
+    aggregated_workers: int = 0  # each does both
     # Texts whose KV all tenants of the group may share.
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
@@ -76,6 +77,7 @@ class ServeConfig:
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
+    aggregated_workers: int = 0  # each does both
     engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
     profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
     speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
@@ -85,6 +87,7 @@ class ServeConfig:
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
+    iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
@@ -142,6 +145,7 @@ class WorkerConfig:
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
+    iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0

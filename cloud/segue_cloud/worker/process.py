@@ -29,6 +29,7 @@ from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -49,8 +50,8 @@ async def run_worker(config: WorkerConfig) -> None:
     A switch of roles keeps the loaded model: the process drains, and joins again
     with new pools under a new incarnation.
     """
-    if config.role not in ("prefill", "decode"):
-        raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
+    if config.role not in ("prefill", "decode", "aggregated"):
+        raise InvalidRequest(f"role is {config.role!r}, expected prefill, decode or aggregated")
     _require_dialable(config)
     peers = peers_of_worker(config)
     orders = _orders()
@@ -69,12 +70,13 @@ async def _serve_as(
     event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, held)
-        server = WorkerServer(worker, engine, incarnation, peers, group=config.group)
+        pool = incarnation if isinstance(worker, AggregatedWorker) else b""
+        server = WorkerServer(worker, engine, incarnation, peers, group=config.group, pool=pool)
         await server.start(config.host, config.port, config.advertised_host or config.host)
         held.push_async_callback(server.stop, STOP_GRACE_S)
         at_once = asyncio.create_task(orders.at_once.wait())
         jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
-        if isinstance(worker, DecodeWorker):
+        if not isinstance(worker, PrefillWorker):
             jobs.add(asyncio.create_task(worker.batch.run()))
         told = asyncio.create_task(server.told())
         leaving = {asyncio.create_task(orders.leave.wait()), told}
@@ -144,12 +146,27 @@ def _build(
             prefix_cache_bytes=config.prefix_cache_bytes,
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
+    held.callback(pool.close)
+    aggregated = config.role == "aggregated"
+    batch = Batch(
+        engine,
+        pool,
+        compute,
+        max_batch=config.max_batch,
+        iteration_tokens=config.iteration_tokens if aggregated else 0,
+    )
+    if aggregated:
+        return AggregatedWorker(
+            batch,
+            compute,
+            prefill_slots=config.prefill_slots,
+            max_context_tokens=context,
+            prefix_cache_bytes=config.prefix_cache_bytes,
+        )
     transfers = ThreadCompute("segue-transfer")
     puller = KvPuller()
-    held.callback(pool.close)
     held.callback(puller.close)
     held.callback(transfers.close)
-    batch = Batch(engine, pool, compute, max_batch=config.max_batch)
     return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
 
 
