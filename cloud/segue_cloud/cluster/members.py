@@ -50,6 +50,8 @@ class Member:
     address: str = ""
     # Processes with equal ones can map each other's memory.
     host_id: str = ""
+    # How its KV can move.
+    transfers: frozenset[str] = frozenset({"shm"})
     ready: bool = True
     # Why it is not ready.
     unready_reason: str = ""
@@ -73,7 +75,9 @@ class Member:
 
     def can_feed(self, other: Member) -> bool:
         """Whether KV can move between the two, in either direction."""
-        return self.group == other.group and self.host_id == other.host_id
+        common = self.transfers & other.transfers
+        reaches = bool(common - {"shm"}) or (bool(common) and self.host_id == other.host_id)
+        return self.group == other.group and reaches
 
     @property
     def role_name(self) -> str:

@@ -187,4 +187,10 @@ class DecodeWorker:
             transfers_total=self.transfers,
             transfer_bytes_total=self.transfer_bytes,
             rejections_total=self.rejections,
+            transfer_failures=[
+                private.ReasonCount(reason=reason, count=count)
+                for reason, count in sorted(self._puller.failures.items())
+            ],
+            quarantined_bytes=self._puller.reader.quarantined_bytes,
+            transfer=self._puller.reader.name,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -114,8 +114,10 @@ class WorkerServer:
         peers: Peers,
         *,
         group: str = "default",
+        transfers: Sequence[str] = ("shm",),
     ) -> None:
         self._worker = worker
+        self._transfers = transfers
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
@@ -254,6 +256,7 @@ class WorkerServer:
             pages=status.pages,
             group=self._group,
             host_id=host_id(),
+            transfers=self._transfers,
         )
 
     async def stop(self, grace_s: float) -> None:
