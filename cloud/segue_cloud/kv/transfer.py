@@ -120,6 +120,13 @@ class KvPuller:
             fetch.require_digest(ticket, kind)
         return fetch.result(self.clock())
 
+    def describe(self, status: private.WorkerStatus) -> None:
+        """Say in a worker's status how KV moves, and what failed."""
+        status.transfer = self.reader.name
+        status.quarantined_bytes = self.reader.quarantined_bytes
+        for reason, count in sorted(self.failures.items()):
+            status.transfer_failures.add(reason=reason, count=count)
+
     def close(self) -> None:
         """Give everything held of other processes up; may be called again."""
         self.reader.close()

@@ -115,9 +115,12 @@ class WorkerServer:
         *,
         group: str = "default",
         transfers: Sequence[str] = ("shm",),
+        pool: bytes = b"",
     ) -> None:
+        """`pool`: the incarnation of the page pool that prefill and decode share here."""
         self._worker = worker
         self._transfers = transfers
+        self._pool = pool
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
@@ -257,6 +260,7 @@ class WorkerServer:
             group=self._group,
             host_id=host_id(),
             transfers=self._transfers,
+            pool=self._pool,
         )
 
     async def stop(self, grace_s: float) -> None:
