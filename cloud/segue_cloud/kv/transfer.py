@@ -88,8 +88,8 @@ class KvPuller:
         the content of these cells is undefined.
         """
         with self._counting(ticket):
-            kind = _digest_of(ticket, digest)
             fetch = self._begin(ticket, layout, pool_cells, cell_numbers)
+            kind = _digest_of(ticket, digest)
             if not self._advance(fetch):
                 raise bad_ticket("it is an early one, and the layers are not done")
             fetch.require_digest(ticket, kind)

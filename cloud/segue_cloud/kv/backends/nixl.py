@@ -171,6 +171,7 @@ class NixlReader:
                 run = staging.bytes[offset : offset + layer_bytes]
                 yield run.view(layout.storage_dtype).reshape(shape)
         self._check(peer, ticket, staging, deadline)
+        self._settle()
 
     def forget(self, ticket: private.KvTicket) -> None:
         self._remove(f"segue-{ticket.incarnation.hex()}")
