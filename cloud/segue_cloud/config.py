@@ -92,6 +92,10 @@ class ServeConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     credit_cap: int = 0  # 0: none
     first_token_s: float = 30.0
     inter_token_s: float = 10.0
@@ -150,6 +154,11 @@ class WorkerConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_port: int = 0  # tcp: where a prefill worker is asked for KV; 0: any free one
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
     log_format: str = "text"
     log_level: str = "info"
