@@ -181,6 +181,8 @@ class CloudMessages:
         self._resume_token = started.resume_token
         answer.enter(answer.state_beside_the_cloud())
         if is_new:
+            if answer.request.credit_through is None:  # otherwise the app decided
+                answer.explanation = started.advice.explanation
             answer.pending.append(
                 events.Started(
                     generation_id=started.generation_id,
