@@ -26,6 +26,17 @@ ENVIRONMENT_PREFIX = "SEGUE_"
 
 
 @dataclass(frozen=True, slots=True)
+class KeepConfig:
+    """What is left of an answer's quality when part of the prompt is kept: ``[[groups.keep]]``.
+
+    `quality` is relative to the whole prompt's, as ``benchmarks.refinement`` measures it.
+    """
+
+    ratio: float = 1.0
+    quality: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class GroupConfig:
     """A scenario and its instances (P/D-Serve 3.1): ``[[groups]]`` in the file.
 
@@ -50,6 +61,11 @@ class GroupConfig:
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
     auto_ratio: bool = False
+    # What the tuner aims at, where a request names no targets of its own.
+    ttft_s: float = 0.0  # 0: as soon as may be
+    tpot_s: float = 0.0  # the slowest pace that is accepted; 0: 50 ms, or the device's own
+    quality_floor: float = 0.95
+    keep: tuple[KeepConfig, ...] = ()  # none: no prompt is refined
 
 
 @dataclass(frozen=True, slots=True)
