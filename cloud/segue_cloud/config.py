@@ -26,6 +26,17 @@ ENVIRONMENT_PREFIX = "SEGUE_"
 
 
 @dataclass(frozen=True, slots=True)
+class KeepConfig:
+    """What is left of an answer's quality when part of the prompt is kept: ``[[groups.keep]]``.
+
+    `quality` is relative to the whole prompt's, as ``benchmarks.refinement`` measures it.
+    """
+
+    ratio: float = 1.0
+    quality: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class GroupConfig:
     """A scenario and its instances (P/D-Serve 3.1): ``[[groups]]`` in the file.
 
@@ -50,6 +61,11 @@ class GroupConfig:
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
     auto_ratio: bool = False
+    # What the tuner aims at, where a request names no targets of its own.
+    ttft_s: float = 0.0  # 0: as soon as may be
+    tpot_s: float = 0.0  # the slowest pace that is accepted; 0: 50 ms, or the device's own
+    quality_floor: float = 0.95
+    keep: tuple[KeepConfig, ...] = ()  # none: no prompt is refined
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +108,10 @@ class ServeConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     credit_cap: int = 0  # 0: none
     first_token_s: float = 30.0
     inter_token_s: float = 10.0
@@ -150,6 +170,11 @@ class WorkerConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_port: int = 0  # tcp: where a prefill worker is asked for KV; 0: any free one
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
     log_format: str = "text"
     log_level: str = "info"

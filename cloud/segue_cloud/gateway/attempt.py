@@ -224,6 +224,7 @@ async def _follow(
             elif kind == "parked":
                 parked = True
                 silence.expect(False)  # by design; a running one is not silent
+                membership.line(decoder.group).wake_first()  # its pages can be had
                 observer.enter(RequestState.PARKED)
             elif kind == "ended":
                 return Outcome.COMPLETE
@@ -259,7 +260,10 @@ def _losing(
     except Unavailable as error:
         membership.remove(member, "UNREACHABLE")
         raise _Lost(member, error) from error
-    except (DeadlineExceeded, Cancelled, Aborted, TransferError) as error:
+    except TransferError as error:
+        membership.watch.transfer_failed(member, error.reason)
+        raise _Lost(member, error) from error
+    except (DeadlineExceeded, Cancelled, Aborted) as error:
         raise _Lost(member, error) from error
 
 

@@ -45,6 +45,9 @@ class Watch:
     def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
         """A decode worker has pulled the KV of a request."""
 
+    def transfer_failed(self, member: Member, reason: str) -> None:
+        """A decode worker could not pull the KV of a request, or not the right one."""
+
     def ended(self, session: Session, answer: AnswerRecord) -> None:
         """The cloud's part of an answer is over, well or not."""
 
@@ -82,6 +85,10 @@ class Watches(Watch):
     def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
         for each in self._watches:
             each.transferred(session, transfer_s, transfer_bytes)
+
+    def transfer_failed(self, member: Member, reason: str) -> None:
+        for each in self._watches:
+            each.transfer_failed(member, reason)
 
     def ended(self, session: Session, answer: AnswerRecord) -> None:
         for each in self._watches:

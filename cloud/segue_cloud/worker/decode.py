@@ -187,7 +187,7 @@ class DecodeWorker:
 
     def status(self) -> private.WorkerStatus:
         """Counts for the gateway and for tests."""
-        return private.WorkerStatus(
+        status = private.WorkerStatus(
             role=private.ROLE_DECODE,
             slots=self.batch.max_batch,
             slots_used=self.batch.running + self._reserved,
@@ -201,3 +201,6 @@ class DecodeWorker:
             transfer_bytes_total=self.transfer_bytes,
             rejections_total=self.rejections,
         )
+        if self._puller is not None:
+            self._puller.describe(status)
+        return status

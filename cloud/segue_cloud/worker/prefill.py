@@ -189,4 +189,5 @@ class PrefillWorker:
             prefilled_tokens_total=self.counters.prefilled_tokens,
             rejections_total=self.counters.rejections,
             cached_tokens_total=self.counters.cached_tokens,
+            leases_expired_total=self.counters.leases_expired,
         )

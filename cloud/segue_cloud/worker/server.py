@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -115,10 +115,12 @@ class WorkerServer:
         peers: Peers,
         *,
         group: str = "default",
+        transfers: Sequence[str] = ("shm",),
         pool: bytes = b"",
     ) -> None:
         """`pool`: the incarnation of the page pool that prefill and decode share here."""
         self._worker = worker
+        self._transfers = transfers
         self._pool = pool
         self._group = group
         self._engine = engine
@@ -258,6 +260,7 @@ class WorkerServer:
             pages=status.pages,
             group=self._group,
             host_id=host_id(),
+            transfers=self._transfers,
             pool=self._pool,
         )
 
