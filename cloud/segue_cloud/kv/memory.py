@@ -7,7 +7,8 @@ maps it, also after SIGKILL (POSIX ``shm_open`` segments would stay).
 
 Layout, little-endian: a fixed header, one u64 generation counter a slot, then
 the data region at the next multiple of 4096 bytes. Attached files are mapped
-read-only: a receiver cannot damage a sender.
+read-only, so that a receiver cannot damage a sender, unless both write by turns
+(a page pool that several processes share).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class MemoryFile:
     """One mapping of a memory file, made by :meth:`create` or :meth:`attach`.
 
     ``generations`` is u64 [slots] and ``data`` u8 [data bytes]; both are views
-    of the mapping, writable in the process that created the file only.
+    of the mapping, writable in the process that created the file and where it
+    was attached so.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class MemoryFile:
             raise
 
     @classmethod
-    def attach(cls, pid: int, descriptor: int, incarnation: bytes) -> MemoryFile:
-        """Map, read-only, the file that process `pid` holds as `descriptor`.
+    def attach(
+        cls, pid: int, descriptor: int, incarnation: bytes, *, writable: bool = False
+    ) -> MemoryFile:
+        """Map the file that process `pid` holds as `descriptor`, read-only unless `writable`.
 
         Raises TransferError: KV_PEER_GONE when process or descriptor is no
         more, KV_PEER_DENIED when it belongs to another user, KV_INCARNATION
@@ -107,7 +111,8 @@ class MemoryFile:
             # unrelated process that got this pid could block or have effects.
             if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
                 raise _other_incarnation(pid, "its descriptor is no Segue memory file")
-            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            access = os.O_RDWR if writable else os.O_RDONLY
+            opened = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
         except PermissionError as error:
             raise TransferError(
                 f"process {pid} does not let us read its KV memory ({error.strerror}); "
@@ -117,10 +122,24 @@ class MemoryFile:
         except OSError as error:
             raise _peer_gone(pid, descriptor) from error
         try:
-            mapping = _map_verified(opened, pid, incarnation)
+            mapping = _map_verified(opened, pid, incarnation, writable)
             return cls(mapping, os.fstat(opened), pid=pid, descriptor=descriptor, owned=False)
         finally:
             os.close(opened)
+
+    def open_again(self) -> int:
+        """A descriptor with a file description, and therefore locks, of its own; the caller's.
+
+        Raises TransferError (KV_PEER_GONE) once the owner has closed the file or ended.
+        """
+        try:
+            opened = os.open(_path(self.pid, self.descriptor), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _peer_gone(self.pid, self.descriptor) from error
+        if _file_number(os.fstat(opened)) != self._file:
+            os.close(opened)
+            raise _peer_gone(self.pid, self.descriptor)
+        return opened
 
     def require_owner_alive(self) -> None:
         """Raise TransferError (KV_PEER_GONE) once the owner has closed the file or ended.
@@ -160,12 +179,13 @@ class MemoryFile:
             self._mapping.close()
 
 
-def _map_verified(opened: int, pid: int, incarnation: bytes) -> mmap.mmap:
-    """A read-only mapping whose magic, version, size, seals and incarnation are right."""
+def _map_verified(opened: int, pid: int, incarnation: bytes, writable: bool) -> mmap.mmap:
+    """A mapping whose magic, version, size, seals and incarnation are right."""
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode) or status.st_size < _HEADER.size:
         raise _other_incarnation(pid, "its descriptor is no Segue memory file")
-    mapping = mmap.mmap(opened, 0, access=mmap.ACCESS_READ)
+    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+    mapping = mmap.mmap(opened, 0, access=access)
     magic, version, slots, found, data_bytes = _HEADER.unpack_from(mapping)
     if magic != _MAGIC:
         raise _other_incarnation(pid, "its descriptor is no Segue memory file")
