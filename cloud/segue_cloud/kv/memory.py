@@ -24,7 +24,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from segue_protocol.errors import InvalidRequest, TransferError
+from segue_protocol.errors import InternalError, InvalidRequest, TransferError
 
 PAGE_BYTES = 4096
 INCARNATION_BYTES = 16
@@ -35,8 +35,8 @@ _NAME = "segue-kv"
 # magic, version, slots, incarnation, bytes of the data region
 _HEADER = struct.Struct("<8sII16sQ")
 # Without the shrink seal a sender could truncate the file under a reader, whose
-# next access would be a SIGBUS instead of an exception.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+# next access would be a SIGBUS instead of an exception. Seals are never broken.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class MemoryFile:
@@ -54,13 +54,7 @@ class MemoryFile:
         self.pid = pid
         self.descriptor = descriptor
         self.incarnation: bytes = incarnation
-        self.generations: npt.NDArray[np.uint64] = np.frombuffer(
-            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
-        )
-        self.data: npt.NDArray[np.uint8] = np.frombuffer(
-            mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
-        )
-        self._mapping = mapping
+        self._view(mapping, slots, data_bytes)
         self._file = _file_number(status)
         self._closed = False
         self._owned = owned  # a process may also attach to its own file
@@ -127,6 +121,20 @@ class MemoryFile:
         finally:
             os.close(opened)
 
+    def freeze(self) -> None:
+        """Let nobody write any more; the kernel refuses it to the owner as well.
+
+        Raises InternalError while an array made from the views is in use.
+        """
+        slots, data_bytes = len(self.generations), len(self.data)
+        self._release_views()
+        try:
+            self._mapping.close()
+        except BufferError as error:
+            raise InternalError("somebody still views the memory that is to be frozen") from error
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        self._view(mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ), slots, data_bytes)
+
     def open_again(self) -> int:
         """A descriptor with a file description, and therefore locks, of its own; the caller's.
 
@@ -173,10 +181,22 @@ class MemoryFile:
         self._closed = True
         if self._owned:
             os.close(self.descriptor)
-        self.generations = np.empty(0, np.uint64)
-        self.data = np.empty(0, np.uint8)
+        self._release_views()
         with contextlib.suppress(BufferError):
             self._mapping.close()
+
+    def _view(self, mapping: mmap.mmap, slots: int, data_bytes: int) -> None:
+        self._mapping = mapping
+        self.generations: npt.NDArray[np.uint64] = np.frombuffer(
+            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
+        )
+        self.data: npt.NDArray[np.uint8] = np.frombuffer(
+            mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
+        )
+
+    def _release_views(self) -> None:
+        self.generations = np.empty(0, np.uint64)
+        self.data = np.empty(0, np.uint8)
 
 
 def _map_verified(opened: int, pid: int, incarnation: bytes, writable: bool) -> mmap.mmap:

@@ -159,7 +159,8 @@ class SharedPages:
     # ---- helpers
 
     def _are_free(self) -> npt.NDArray[np.bool_]:
-        return (self._owners == 0) & ~self._writers.any(axis=0)
+        free: npt.NDArray[np.bool_] = (self._owners == 0) & ~self._writers.any(axis=0)
+        return free
 
     def _count_writers(self, pages: Sequence[int], change: int) -> None:
         row = self._writers[self.process]
