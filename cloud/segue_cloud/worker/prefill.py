@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.engine.base import Chunk, CloudEngine
-from segue_cloud.kv.contiguous import Slot, SlotPool
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.prefix_cache import PrefixCache
 from segue_cloud.worker.requests import next_message
+from segue_cloud.worker.slots import Slot, Slots
 from segue_protocol.errors import InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
@@ -46,7 +46,7 @@ class PrefillWorker:
     def __init__(
         self,
         engine: CloudEngine,
-        slots: SlotPool,
+        slots: Slots,
         compute: Compute,
         *,
         chunk_tokens: int = 512,
@@ -72,7 +72,8 @@ class PrefillWorker:
         """One request: `job` in; `accepted` and `prefilled` out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
-        do not fit a slot, InvalidRequest on a malformed job.
+        do not fit a slot, InvalidRequest on a malformed job, TransferError
+        when the place to write to is not, or no longer, a reservation.
         """
         job = (await next_message(requests, "job")).job
         tokens = len(job.token_ids)
@@ -86,7 +87,8 @@ class PrefillWorker:
                 f"prefill job with a salt of {len(job.cache_salt)} bytes and {job.shared_tokens} "
                 f"shared tokens; expected at most {MAX_SALT_BYTES} and {job.prompt_tokens}"
             )
-        slot = self.slots.acquire(tokens)
+        place = job.place if job.HasField("place") else None
+        slot = self.slots.acquire(tokens, place)
         if slot is None:
             self.counters.rejections += 1
             raise Overloaded(
@@ -142,17 +144,17 @@ class PrefillWorker:
         if self.prefixes.enabled:
             salt, shared_tokens = job.cache_salt, job.shared_tokens
             keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
-        known = ends[: len(keys)]
-        hits = await self._compute.run(self.prefixes.load, keys, known, slot.cells) if keys else 0
+        caching = (keys, ends[: len(keys)], slot.cells, slot.where(len(ids)))
+        hits = await self._compute.run(self.prefixes.load, *caching) if keys else 0
         start = cached_tokens = ends[hits - 1] if hits else 0
         self.counters.cached_tokens += cached_tokens
         for end in ends[hits:]:
-            chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
+            chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
             logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
         if keys:
-            await self._compute.run(self.prefixes.store, keys, known, slot.cells)
+            await self._compute.run(self.prefixes.store, *caching)
         last: npt.NDArray[np.float32] = logits[0]
         return last, cached_tokens
 
