@@ -3,13 +3,14 @@
 Usage: ``python -m benchmarks.compute_shares [--json] [--seconds S]``
 
 Two processes multiply matrices at the same time, each with a thread for every
-core and in a session of its own, as workers are started. ``got`` is the part of
-all products that the first one made, ``asked`` its share of the sum of shares;
-``alone`` is what the first one makes while the other is idle, against a process
-without a limit. The mechanisms: ``cores`` (affinity, whole cores rounded up),
-``nice`` (the priority of the process alone), ``weight`` (nice and, where the
-kernel groups by session, the session's: what workers use), ``cgroup``
-(cpu.weight; null where no group may be made).
+core and in a session of its own, as workers are started. ``got`` is the first
+one's part of the processor time that both took, ``asked`` its share of the sum
+of shares; ``alone`` is the part of the cores that the first one takes while the
+other is idle. What else runs on the machine makes ``alone`` smaller and leaves
+``got`` as it is, so the load average stands beside it. The mechanisms: ``cores``
+(affinity, whole cores rounded up), ``nice`` (the priority of the process
+alone), ``weight`` (nice and, where the kernel groups by session, the session's:
+what workers use), ``cgroup`` (cpu.weight; null where no group may be made).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from typing import Any
 MECHANISMS = ("cores", "nice", "weight", "cgroup")
 SHARES = ((50, 100), (25, 100), (80, 20))
 CGROUP = Path("/sys/fs/cgroup")
-SIZE = 192  # rows of the matrices: a few milliseconds a product
+SIZE = 128  # rows of the matrices: the work is in the processor's cache
 
 
 def apply(mechanism: str, share: int) -> None:
@@ -52,24 +54,30 @@ def apply(mechanism: str, share: int) -> None:
 
 
 def work(mechanism: str, share: int, seconds: float) -> None:
-    """The body of a process: say when ready, wait for a line, count products."""
-    apply(mechanism, share)
-    import torch
+    """The body of a process: say when ready, wait for a line, say what it took."""
+    import numpy as np
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    matrix = torch.ones(SIZE, SIZE)
-    torch.mm(matrix, matrix)
+    apply(mechanism, share)
+    matrix = np.ones((SIZE, SIZE), np.float32)
     print(flush=True)
     sys.stdin.readline()
-    products, end_s = 0, time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        torch.mm(matrix, matrix)
-        products += 1
-    print(products, flush=True)
+    end_s = time.monotonic() + seconds
+
+    def multiply() -> None:
+        while time.monotonic() < end_s:
+            matrix @ matrix
+
+    threads = [threading.Thread(target=multiply) for _ in range(os.cpu_count() or 1)]
+    started_s = time.process_time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(time.process_time() - started_s, flush=True)
 
 
-def run(mechanism: str, shares: tuple[int, ...], seconds: float) -> list[int]:
-    """Products that processes with these shares make side by side."""
+def run(mechanism: str, shares: tuple[int, ...], seconds: float) -> list[float]:
+    """Processor seconds that processes with these shares take side by side."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", __spec__.name, "--work", mechanism, str(share), str(seconds)],
@@ -77,6 +85,7 @@ def run(mechanism: str, shares: tuple[int, ...], seconds: float) -> list[int]:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         for share in shares
     ]
@@ -88,7 +97,7 @@ def run(mechanism: str, shares: tuple[int, ...], seconds: float) -> list[int]:
             assert each.stdin is not None
             each.stdin.write("\n")
             each.stdin.flush()
-        return [int(each.communicate()[0]) for each in processes]
+        return [float(each.communicate()[0]) for each in processes]
     finally:
         for each in processes:
             each.kill()
@@ -109,8 +118,7 @@ def measure(
     seconds: float = 2.0,
 ) -> dict[str, Any]:
     """One row for every mechanism and pair of shares."""
-    free = run("none", (100,), seconds)[0]
-    rows = []
+    cores, rows = len(os.sched_getaffinity(0)), []
     for mechanism in mechanisms:
         for pair in shares:
             row: dict[str, Any] = {"mechanism": mechanism, "x": pair[0], "y": pair[1]}
@@ -118,10 +126,10 @@ def measure(
             row["got"] = row["alone"] = None
             if available(mechanism):
                 first, second = run(mechanism, pair, seconds)
-                row["got"] = round(first / max(first + second, 1), 3)
-                row["alone"] = round(run(mechanism, pair[:1], seconds)[0] / max(free, 1), 3)
+                row["got"] = round(first / (first + second), 3)
+                row["alone"] = round(run(mechanism, pair[:1], seconds)[0] / seconds / cores, 3)
             rows.append(row)
-    return {"cores": len(os.sched_getaffinity(0)), "rows": rows}
+    return {"cores": cores, "load_average": round(os.getloadavg()[0], 1), "rows": rows}
 
 
 def main() -> None:

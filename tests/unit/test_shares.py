@@ -1,4 +1,4 @@
-"""The controller of compute shares against plants that behave as the paper says, and as they don't."""
+"""The controller of compute shares on plants that behave as the paper says, and on others."""
 
 from __future__ import annotations
 

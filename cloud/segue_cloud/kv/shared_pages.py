@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.kv.memory import MemoryFile
-from segue_protocol.errors import InternalError, TransferError
+from segue_protocol.errors import InternalError
 
 # Two roles, each twice while one succeeds another, the one that watches over them, and spare.
 PROCESSES = 8
@@ -80,10 +80,13 @@ class SharedPages:
         """Pages that nobody owns and nobody writes to."""
         return int(self._are_free().sum())
 
-    def owned(self) -> list[int]:
-        """Pages of this process, ascending."""
-        mine: list[int] = np.flatnonzero(self._owners % _NUMBER == self.process + 1).tolist()
-        return mine
+    def check_owned(self, pages: Sequence[int]) -> None:
+        """Raise InternalError unless exactly these, each once, belong to this process."""
+        mine = np.flatnonzero(self._owners % _NUMBER == self.process + 1).tolist()
+        if sorted(pages) != mine:
+            raise InternalError(
+                f"this process has reserved {len(pages)} pages and owns {len(mine)}: not the same"
+            )
 
     # ---- commands
 
@@ -116,25 +119,20 @@ class SharedPages:
             for page in pages:
                 self._set(self._owners, page, 0)
 
-    def pin(self, reservation: int, pages: Sequence[int]) -> None:
+    def pin(self, reservation: int, pages: Sequence[int]) -> bool:
         """Be a writer of these pages: until :meth:`unpin` they get no new owner.
 
-        Raises TransferError (KV_STALE) unless all of them belong to
-        `reservation` now, InternalError for a page that does not exist.
+        False, and no change, unless all of them belong to `reservation` now.
         """
-        self._require_pages(pages)
         with self._mutex():
-            if any(int(self._owners[page]) != reservation for page in pages):
-                raise TransferError(
-                    f"reservation {reservation} does not hold the pages it is said to hold: it "
-                    "was given up; reserve again",
-                    reason="KV_STALE",
-                )
+            for page in pages:
+                if page >= len(self._owners) or int(self._owners[page]) != reservation:
+                    return False
             self._count_writers(pages, 1)
+            return True
 
     def unpin(self, pages: Sequence[int]) -> None:
         """Write to these pages no longer. Raises InternalError for one that is not pinned."""
-        self._require_pages(pages)
         if not self._writers[self.process, list(pages)].all():
             raise InternalError(f"not every one of the pages {list(pages)} is pinned here")
         with self._mutex():
@@ -183,10 +181,6 @@ class SharedPages:
     def _set(self, words: Words, place: int, value: int) -> None:
         """Every write there is: one aligned word, which the processor stores whole."""
         words[place] = value
-
-    def _require_pages(self, pages: Sequence[int]) -> None:
-        if any(not 0 <= page < len(self._owners) for page in pages):
-            raise InternalError(f"pages {list(pages)} are not all of {len(self._owners)} pages")
 
     # ---- locks
 
