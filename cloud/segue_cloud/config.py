@@ -45,6 +45,8 @@ class GroupConfig:
     # Started here; workers of other hosts join by the group's name.
     prefill_workers: int = 1
     decode_workers: int = 1
+    # Each a prefill and a decode process over one copy of the weights and one page pool.
+    unified_workers: int = 0
     # Texts whose KV all tenants of the group may share.
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
@@ -76,6 +78,7 @@ class ServeConfig:
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
+    unified_workers: int = 0
     engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
     profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
     speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
@@ -88,6 +91,13 @@ class ServeConfig:
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
+    # Of the compute of a unified worker, in percent; together they may exceed 100.
+    prefill_share: int = 80
+    decode_share: int = 100
+    # What nine in ten answers should keep; 0: shares stay as they are.
+    ttft_target_s: float = 0.0
+    tpot_target_s: float = 0.0
+    share_window_s: float = 30.0  # between two looks at what was measured
     kv_digest: str = "sampled"
     credit_cap: int = 0  # 0: none
     first_token_s: float = 30.0
@@ -146,6 +156,14 @@ class WorkerConfig:
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    # Of the compute of a unified worker, in percent; together they may exceed 100.
+    prefill_share: int = 80
+    decode_share: int = 100
+    # What nine in ten answers should keep; 0: shares stay as they are.
+    ttft_target_s: float = 0.0
+    tpot_target_s: float = 0.0
+    share_window_s: float = 30.0  # between two looks at what was measured
+    resident: str = ""  # set by a unified worker for the two that it starts
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
     log_format: str = "text"
     log_level: str = "info"

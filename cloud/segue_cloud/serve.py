@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 
+_WORKERS = ("prefill_workers", "decode_workers", "unified_workers")
+
 
 async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
     """Run until SIGINT or SIGTERM; `on_ready` once workers have joined.
@@ -152,18 +154,20 @@ def _limits(config: ServeConfig) -> GatewayLimits:
 
 def configured_groups(config: ServeConfig) -> tuple[GroupConfig, ...]:
     """The groups to serve; raises InvalidRequest for numbers of workers that contradict."""
-    workers, default = (config.prefill_workers, config.decode_workers), GroupConfig()
-    if config.groups and workers != (default.prefill_workers, default.decode_workers):
+    default = GroupConfig()
+    workers = {name: getattr(config, name) for name in _WORKERS}
+    if config.groups and any(workers[name] != getattr(default, name) for name in _WORKERS):
         raise InvalidRequest(
-            "prefill_workers and decode_workers were set beside groups; give every group its own"
+            f"{', '.join(_WORKERS)} were set beside groups; give every group its own"
         )
-    groups = config.groups or (GroupConfig(prefill_workers=workers[0], decode_workers=workers[1]),)
+    groups = config.groups or (GroupConfig(**workers),)
     for group in groups:
-        if group.prefill_workers < 0 or group.decode_workers < 0:
-            raise InvalidRequest(
-                f"prefill_workers and decode_workers of the group {group.name!r} are "
-                f"{group.prefill_workers} and {group.decode_workers}; they cannot be negative"
-            )
+        for name in _WORKERS:
+            if getattr(group, name) < 0:
+                raise InvalidRequest(
+                    f"{name} of the group {group.name!r} is {getattr(group, name)}; "
+                    "it cannot be negative"
+                )
     return groups
 
 
@@ -195,12 +199,18 @@ def _workers(
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            prefill_share=config.prefill_share,
+            decode_share=config.decode_share,
+            ttft_target_s=config.ttft_target_s,
+            tpot_target_s=config.tpot_target_s,
+            share_window_s=config.share_window_s,
             drain_grace_s=config.drain_grace_s,
             log_format=config.log_format,
             log_level=config.log_level,
         )
         for group in groups
-        for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers
+        for name in _WORKERS
+        for role in [name.removesuffix("_workers")] * getattr(group, name)
     ]
 
 

@@ -31,7 +31,7 @@ def memory():
 def die(pages: SharedPages) -> None:
     """As the kernel does it: the locks go, the words stay."""
     os.close(pages._locks)
-    pages._locks = -1
+    pages._closed = True
 
 
 def test_a_page_has_one_owner(memory: MemoryFile) -> None:

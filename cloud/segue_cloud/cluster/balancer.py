@@ -48,6 +48,7 @@ class GroupWatch(Watch):
             prefill_s=answer.prefill_s,
             decode_s=answer.transfer_s + answer.slot_s,
             cloud_tokens=answer.cloud_tokens,
+            ttft_s=answer.first_token_s,
         )
 
 
@@ -57,7 +58,8 @@ class Balancer:
 
     `switch(member, role)` tells a worker to drain and to come back in `role`.
     Nothing is switched in a group while one of its workers drains: until it is
-    back, neither its measures nor its numbers mean anything.
+    back, neither its measures nor its numbers mean anything. Workers that share
+    a page pool keep their roles: compute moves between them by their shares.
     """
 
     membership: Membership
@@ -77,7 +79,7 @@ class Balancer:
         """Decide for every group, and tell the worker."""
         for group in self.automatic:
             members = self._members(group)
-            if any(member.draining or not member.ready for member in members):
+            if any(each.draining or not each.ready or each.pool for each in members):
                 continue
             state = self._states.get(group, RatioState())
             self._states[group], role = step(state, self._view(group, now_s), now_s, self.damping)
@@ -113,6 +115,8 @@ class Balancer:
             requests_per_s=found.requests_per_s,
             rejected_share=found.rejected_share,
             balanced_prefill_workers=balanced_prefill_workers(view) or 0.0,
+            time_to_first_token_s=found.ttft_s or 0.0,
+            time_per_output_token_s=found.tpot_s or 0.0,
         )
 
     def _members(self, group: str) -> list[Member]:

@@ -114,6 +114,11 @@ class JoinHandler:
                 f"{member.name} was told to become a {role_name(role)} worker; expected the other "
                 "one of prefill and decode"
             )
+        if member.pool:
+            raise InvalidRequest(
+                f"{member.name} shares its page pool with a partner, and both keep their roles; "
+                "give the unified worker other compute shares, or start workers of one role"
+            )
         if self._membership.with_role(member.role, member.group) in ([], [member]):
             raise InvalidRequest(
                 f"{member.name} is the last {member.role_name} worker of the group "

@@ -64,6 +64,7 @@ class SharedPages:
         self._writers = words[1 + pages :].reshape(PROCESSES, pages)
         # Every second page first, as in a private pool: requests lie scattered.
         self._order = np.array([*range(0, pages, 2), *range(1, pages, 2)])
+        self._closed = False
         self._locks = memory.open_again()
         try:
             with self._mutex():
@@ -115,6 +116,8 @@ class SharedPages:
 
     def give_back(self, pages: Sequence[int]) -> None:
         """Own these pages no longer; they are free once nobody writes to them."""
+        if self._closed:
+            return  # given up with everything else
         with self._mutex():
             for page in pages:
                 self._set(self._owners, page, 0)
@@ -133,6 +136,8 @@ class SharedPages:
 
     def unpin(self, pages: Sequence[int]) -> None:
         """Write to these pages no longer. Raises InternalError for one that is not pinned."""
+        if self._closed:
+            return
         if not self._writers[self.process, list(pages)].all():
             raise InternalError(f"not every one of the pages {list(pages)} is pinned here")
         with self._mutex():
@@ -147,12 +152,12 @@ class SharedPages:
 
     def close(self) -> None:
         """Leave: pages and pins of this process are given up. May be called again."""
-        if self._locks < 0:
+        if self._closed:
             return
         with self._mutex():
             self._clear(self.process)
         os.close(self._locks)
-        self._locks = -1
+        self._closed = True
 
     # ---- helpers
 

@@ -5,7 +5,8 @@ a new share means a new process. On a CPU the kernel's scheduler weighs
 processes by their nice value, a factor of 1.25 a step: shares then are what
 two processes get that both want everything, and one that is alone has it all.
 Giving cores instead leaves those of an idle phase idle, and knows no steps but
-whole cores (measured by ``benchmarks/compute_shares.py``).
+whole cores (measured by ``benchmarks/compute_shares.py``). An emulated
+accelerator's share is a part of its speed.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from segue_cloud.config import WorkerConfig
 from segue_protocol.errors import InvalidRequest
 
 FULL = 100
-# What is left when it is asked for less: the lowest weight that the scheduler knows.
+# The scheduler's lowest weight is about 1.4 percent of the full one.
 LEAST = 2
 
 _WEIGHT_A_STEP = 1.25
@@ -32,9 +34,17 @@ def require_share(name: str, share: int) -> None:
         raise InvalidRequest(f"{name} is {share}, expected a percentage from {LEAST} to {FULL}")
 
 
+def share_of(config: WorkerConfig) -> int:
+    """What a worker may take: one that shares its accelerator less than everything."""
+    if not config.resident:
+        return FULL
+    return config.prefill_share if config.role == "prefill" else config.decode_share
+
+
 def environment_for(share: int, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is to start with a share."""
-    return {**environment, _MPS_VARIABLE: str(share)}
+    limit = {_MPS_VARIABLE: str(share)} if share < FULL else {}
+    return {**environment, **limit}
 
 
 def nice_for(share: int) -> int:
