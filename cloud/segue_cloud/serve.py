@@ -38,8 +38,7 @@ from segue_protocol.tokenizer import ChatTokenizer
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
-
-_WORKERS = ("prefill_workers", "decode_workers", "unified_workers")
+ROLES = ("prefill", "decode", "aggregated", "unified")
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
@@ -154,21 +153,28 @@ def _limits(config: ServeConfig) -> GatewayLimits:
 
 def configured_groups(config: ServeConfig) -> tuple[GroupConfig, ...]:
     """The groups to serve; raises InvalidRequest for numbers of workers that contradict."""
-    default = GroupConfig()
-    workers = {name: getattr(config, name) for name in _WORKERS}
-    if config.groups and any(workers[name] != getattr(default, name) for name in _WORKERS):
-        raise InvalidRequest(
-            f"{', '.join(_WORKERS)} were set beside groups; give every group its own"
-        )
+    settings = [f"{role}_workers" for role in ROLES]
+    workers = {name: getattr(config, name) for name in settings}
+    if config.groups and any(workers[name] != getattr(GroupConfig(), name) for name in settings):
+        raise InvalidRequest(f"{_named(settings)} were set beside groups; give every group its own")
     groups = config.groups or (GroupConfig(**workers),)
     for group in groups:
-        for name in _WORKERS:
-            if getattr(group, name) < 0:
-                raise InvalidRequest(
-                    f"{name} of the group {group.name!r} is {getattr(group, name)}; "
-                    "it cannot be negative"
-                )
+        numbers = [getattr(group, name) for name in settings]
+        if min(numbers) < 0:
+            raise InvalidRequest(
+                f"{_named(settings)} of the group {group.name!r} are {_named(numbers)}; they "
+                "cannot be negative"
+            )
+        if group.auto_ratio and (group.aggregated_workers or group.unified_workers):
+            raise InvalidRequest(
+                f"the group {group.name!r} has auto_ratio and aggregated or unified workers, which "
+                "have no ratio; choose one of the two"
+            )
     return groups
+
+
+def _named(words: Sequence[object]) -> str:
+    return f"{', '.join(map(str, words[:-1]))} and {words[-1]}"
 
 
 def _workers(
@@ -195,10 +201,15 @@ def _workers(
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
             max_batch=config.max_batch,
+            iteration_tokens=config.iteration_tokens,
             pages=config.pages,
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            transfer=config.transfer,
+            transfer_trigger=config.transfer_trigger,
+            transfer_devices=config.transfer_devices,
+            transfer_deadline_s=config.transfer_deadline_s,
             prefill_share=config.prefill_share,
             decode_share=config.decode_share,
             ttft_target_s=config.ttft_target_s,
@@ -209,8 +220,8 @@ def _workers(
             log_level=config.log_level,
         )
         for group in groups
-        for name in _WORKERS
-        for role in [name.removesuffix("_workers")] * getattr(group, name)
+        for role in ROLES
+        for _ in range(getattr(group, f"{role}_workers"))
     ]
 
 

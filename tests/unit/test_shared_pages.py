@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 
+import anyio
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from segue_cloud.kv.memory import MemoryFile
 from segue_cloud.kv.shared_pages import PROCESSES, SharedPages
+from segue_cloud.worker.resident import tidy
 from segue_protocol.errors import InternalError
 from tests.unit.page_sharer import PAGES, attached, memory_for, start_sharer
 
@@ -149,6 +152,28 @@ def test_one_that_is_killed_between_query_and_update_holds_nobody_up(memory: Mem
         child.kill()
         waiting.join(DEADLINE_S)
     assert sorted(taken[0]) == list(range(PAGES))
+
+
+def test_one_that_stops_with_the_lock_in_its_hand_is_ended(memory: MemoryFile) -> None:
+    ours = attached(memory)
+    with start_sharer(memory, 3, signal.SIGSTOP) as child:
+        os.waitpid(child.pid, os.WUNTRACED)
+
+        async def main() -> None:
+            ended = asyncio.Event()
+            ended.set()
+            with anyio.fail_after(DEADLINE_S):
+                tidying = asyncio.create_task(
+                    tidy(ours.reclaim, child.kill, ended, patience_s=0.01)
+                )
+                while True:
+                    if ours.free_pages == PAGES:
+                        break
+                    await asyncio.sleep(0.01)
+            tidying.cancel()
+            await asyncio.gather(tidying, return_exceptions=True)
+
+        asyncio.run(main())
 
 
 class Sharing(RuleBasedStateMachine):

@@ -20,17 +20,19 @@ from segue_cloud.cluster.members import role_name
 from segue_cloud.cluster.supervisor import WORKER_REFUSED
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
+from segue_cloud.kv.backends.choice import Transfers, transfers_of
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
-from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.compute_share import FULL, share_of, take_share
 from segue_cloud.worker.decode import DecodeWorker
+from segue_cloud.worker.in_place import build_in_place
 from segue_cloud.worker.orders import Orders, first_of, orders_of_process
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.residence import Residence
@@ -51,33 +53,54 @@ async def run_worker(config: WorkerConfig) -> None:
     A switch of roles keeps the loaded model: the process drains, and joins again
     with new pools under a new incarnation.
     """
-    if config.role not in ("prefill", "decode"):
-        raise InvalidRequest(f"role is {config.role!r}, expected prefill, decode or unified")
+    if config.role not in ("prefill", "decode", "aggregated"):
+        raise InvalidRequest(
+            f"role is {config.role!r}, expected prefill, decode, aggregated or unified"
+        )
     require_dialable(config)
     peers = peers_of_worker(config)
+    transfers = transfers_of(config, peers)
+    if config.transfer_trigger not in ("request", "layer"):
+        raise InvalidRequest(
+            f"transfer_trigger is {config.transfer_trigger!r}, expected request or layer"
+        )
     orders = orders_of_process()
     engine = load_engine_of(config)
     role: str | None = config.role
     while role is not None:
-        role = await _serve_as(replace(config, role=role), engine, peers, orders)
+        role = await _serve_as(replace(config, role=role), engine, peers, transfers, orders)
 
 
 async def _serve_as(
-    config: WorkerConfig, engine: CloudEngine, peers: Peers, orders: Orders
+    config: WorkerConfig,
+    engine: CloudEngine,
+    peers: Peers,
+    transfers: Transfers,
+    orders: Orders,
 ) -> str | None:
     """Be a member in one role; returns the role to go on in, None to end."""
     incarnation = os.urandom(16)
     who = {"role": config.role, "group": config.group, "incarnation": incarnation.hex()[:8]}
     event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
-        worker = _build(config, engine, incarnation, held)
-        pool = Residence.parse(config.resident).incarnation if config.resident else b""
-        server = WorkerServer(worker, engine, incarnation, peers, group=config.group, pool=pool)
+        worker = _build(config, engine, incarnation, transfers, held)
+        pool = incarnation if isinstance(worker, AggregatedWorker) else b""
+        if config.resident:
+            pool = Residence.parse(config.resident).incarnation
+        server = WorkerServer(
+            worker,
+            engine,
+            incarnation,
+            peers,
+            group=config.group,
+            pool=pool,
+            transfers=[transfers.name],
+        )
         await server.start(config.host, config.port, config.advertised_host or config.host)
         held.push_async_callback(server.stop, STOP_GRACE_S)
         at_once = asyncio.create_task(orders.at_once.wait())
         jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
-        if isinstance(worker, DecodeWorker):
+        if not isinstance(worker, PrefillWorker):
             jobs.add(asyncio.create_task(worker.batch.run()))
         told = asyncio.create_task(server.told())
         leaving = {asyncio.create_task(orders.leave.wait()), told}
@@ -125,14 +148,25 @@ def load_engine_of(config: WorkerConfig) -> CloudEngine:
 
 
 def _build(
-    config: WorkerConfig, engine: CloudEngine, incarnation: bytes, held: AsyncExitStack
+    config: WorkerConfig,
+    engine: CloudEngine,
+    incarnation: bytes,
+    transfers: Transfers,
+    held: AsyncExitStack,
 ) -> Worker:
     context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
     if config.resident:
-        return _build_in_place(config, engine, context, held)
-    compute = _compute(held)
+        return build_in_place(config, engine, context, held)
+    compute = ThreadCompute("segue-compute")
+    held.callback(compute.close)
     if config.role == "prefill":
-        slots = SlotPool(engine.layout, config.prefill_slots, context, incarnation=incarnation)
+        slots = SlotPool(
+            engine.layout,
+            config.prefill_slots,
+            context,
+            incarnation=incarnation,
+            sender=transfers.sender,
+        )
         held.callback(slots.close)
         return PrefillWorker(
             engine,
@@ -143,37 +177,28 @@ def _build(
             prefix_cache_bytes=config.prefix_cache_bytes,
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
-    transfers = ThreadCompute("segue-transfer")
-    puller = KvPuller()
     held.callback(pool.close)
-    held.callback(puller.close)
-    held.callback(transfers.close)
-    batch = Batch(engine, pool, compute, max_batch=config.max_batch)
-    return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
-
-
-def _build_in_place(
-    config: WorkerConfig, engine: CloudEngine, context: int, held: AsyncExitStack
-) -> Worker:
-    """One of the two over the pool of a resident process."""
-    pool = Residence.parse(config.resident).pool(engine.layout, config.pages, config.page_tokens)
-    held.callback(pool.close)  # after the last write, which `compute` waits for
-    compute = _compute(held)
-    if config.role == "prefill":
-        return PrefillWorker(
-            engine,
-            PlacedSlots(pool, config.prefill_slots, context),
+    aggregated = config.role == "aggregated"
+    batch = Batch(
+        engine,
+        pool,
+        compute,
+        max_batch=config.max_batch,
+        iteration_tokens=config.iteration_tokens if aggregated else 0,
+    )
+    if aggregated:
+        return AggregatedWorker(
+            batch,
             compute,
-            chunk_tokens=config.prefill_chunk_tokens,
+            prefill_slots=config.prefill_slots,
+            max_context_tokens=context,
             prefix_cache_bytes=config.prefix_cache_bytes,
         )
-    return DecodeWorker(Batch(engine, pool, compute, max_batch=config.max_batch), None, compute)
-
-
-def _compute(held: AsyncExitStack) -> ThreadCompute:
-    compute = ThreadCompute("segue-compute")
-    held.callback(compute.close)
-    return compute
+    thread = ThreadCompute("segue-transfer")
+    puller = KvPuller(transfers.reader(), deadline_s=config.transfer_deadline_s)
+    held.callback(puller.close)
+    held.callback(thread.close)
+    return DecodeWorker(batch, puller, thread, digest=_digest_kind(config.kv_digest))
 
 
 def require_dialable(config: WorkerConfig) -> None:

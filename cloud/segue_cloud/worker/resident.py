@@ -65,7 +65,7 @@ async def run_resident(
         event(log, logging.INFO, "unified worker started", group=config.group)
         at_once = asyncio.create_task(orders.at_once.wait())
         leave = asyncio.create_task(orders.leave.wait())
-        tidying = asyncio.create_task(_tidy(pool, supervisor, ended))
+        tidying = asyncio.create_task(tidy(pool.reclaim, supervisor.kill, ended))
         steering = asyncio.create_task(Steering(prefill, decode, supervisor, peers).run())
         draining: asyncio.Task[None] | None = None
         ends: set[asyncio.Future[Any]] = {at_once, leave, tidying, steering, supervisor.failed}
@@ -115,8 +115,17 @@ def _publish(config: WorkerConfig, engine: CloudEngine, incarnation: bytes) -> M
     return publish(engine, incarnation=incarnation)
 
 
-async def _tidy(pool: SharedPagePool, supervisor: Supervisor, ended: asyncio.Event) -> None:
-    """Free what the dead held, for ever; end whoever keeps the pool locked."""
+async def tidy(
+    reclaim: Callable[[], int],
+    kill: Callable[[], None],
+    ended: asyncio.Event,
+    *,
+    patience_s: float = LOCK_PATIENCE_S,
+) -> None:
+    """Free what the dead held, for ever; `kill` those who keep the pool locked.
+
+    `ended` is set when a process has ended, but looking is not left to it alone.
+    """
     thread = ThreadCompute("segue-tidy")
     reclaiming: asyncio.Task[int] | None = None
     try:
@@ -124,15 +133,15 @@ async def _tidy(pool: SharedPagePool, supervisor: Supervisor, ended: asyncio.Eve
             with anyio.move_on_after(TIDY_S):
                 await ended.wait()
             ended.clear()
-            reclaiming = asyncio.create_task(thread.run(pool.reclaim))
-            done, _ = await asyncio.wait([reclaiming], timeout=LOCK_PATIENCE_S)
+            reclaiming = asyncio.create_task(thread.run(reclaim))
+            done, _ = await asyncio.wait([reclaiming], timeout=patience_s)
             if not done:
                 event(log, logging.ERROR, "the page pool is locked; its workers start again")
-                supervisor.kill()
+                kill()
             if freed := await reclaiming:
                 event(log, logging.INFO, "pages of a dead worker freed", pages=freed)
     finally:
         if reclaiming is not None and not reclaiming.done():
-            supervisor.kill()  # or nobody would ever unlock the pool
+            kill()  # or nobody would ever unlock the pool
             await reclaiming
         thread.close()
