@@ -63,7 +63,8 @@ class GroupConfig:
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
     auto_ratio: bool = False
-    # What the tuner aims at, where a request names no targets of its own.
+    # What the tuner aims at, where a request names no targets of its own, and what nine in ten
+    # answers should keep where unified workers divide their compute.
     ttft_s: float = 0.0  # 0: as soon as may be
     tpot_s: float = 0.0  # the slowest pace that is accepted; 0: 50 ms, or the device's own
     quality_floor: float = 0.95
@@ -113,9 +114,6 @@ class ServeConfig:
     # Of the compute of a unified worker, in percent; together they may exceed 100.
     prefill_share: int = 80
     decode_share: int = 100
-    # What nine in ten answers should keep; 0: shares stay as they are.
-    ttft_target_s: float = 0.0
-    tpot_target_s: float = 0.0
     share_window_s: float = 30.0  # between two looks at what was measured
     kv_digest: str = "sampled"
     transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
@@ -188,9 +186,9 @@ class WorkerConfig:
     # Of the compute of a unified worker, in percent; together they may exceed 100.
     prefill_share: int = 80
     decode_share: int = 100
-    # What nine in ten answers should keep; 0: shares stay as they are.
-    ttft_target_s: float = 0.0
-    tpot_target_s: float = 0.0
+    # The group's targets, which shares follow; 0: none.
+    ttft_s: float = 0.0
+    tpot_s: float = 0.0
     share_window_s: float = 30.0  # between two looks at what was measured
     resident: str = ""  # set by a unified worker for the two that it starts
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers

@@ -27,15 +27,25 @@ PROMPT = "A long way to go, and a long story to tell on the way. " * 150
 CREDIT = 6
 TOKENS = 40
 DEADLINE_S = 90.0
-FLAGS = (
-    *("--prefill-workers", "0", "--decode-workers", "0", "--unified-workers", "1"),
-    *("--engine", "emulated", "--profile", "a100-80g-opt-13b-tp1", "--first-token-s", "60"),
-)
+EMULATED = ("--engine", "emulated", "--profile", "a100-80g-opt-13b-tp1", "--first-token-s", "60")
+ONE = ("--prefill-workers", "0", "--decode-workers", "0", "--unified-workers", "1")
+# A target that no share meets.
+UNREACHABLE = """
+prefill_share = 40
+share_window_s = 1.0
+speed = 4.0
+
+[[groups]]
+prefill_workers = 0
+decode_workers = 0
+unified_workers = 1
+ttft_s = 0.0001
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with running_cluster(TINY, *FLAGS) as running:
+    with running_cluster(TINY, *EMULATED, *ONE) as running:
         yield running
 
 
@@ -103,9 +113,10 @@ def test_workers_end_with_their_resident_process_and_another_one_is_started(
 def test_a_target_that_is_missed_moves_compute_and_no_answer_is_lost(tmp_path: Path) -> None:
     """Prefill gets all at once, then decode gives way: two successions under load."""
     log = tmp_path / "answers.jsonl"
-    flags = ["--prefill-share", "40", "--ttft-target-s", "0.0001", "--share-window-s", "1"]
-    flags += ["--answer-log", str(log), "--speed", "4"]
-    with running_cluster(TINY, *FLAGS, *flags) as cluster:
+    config = tmp_path / "cloud.toml"
+    config.write_text(UNREACHABLE)
+    flags = ["--config", str(config), "--answer-log", str(log)]
+    with running_cluster(TINY, *EMULATED, *flags) as cluster:
 
         async def main() -> None:
             before = _ready(await wait_for(cluster, _all_there))

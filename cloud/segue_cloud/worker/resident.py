@@ -10,6 +10,7 @@ so do they.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from segue_cloud.worker.compute_share import require_share
 from segue_cloud.worker.orders import first_of, orders_of_process
 from segue_cloud.worker.residence import NO_WEIGHTS, Residence
 from segue_cloud.worker.steering import Steering
+from segue_protocol.errors import InvalidRequest
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,11 @@ async def run_resident(
     Raises InvalidRequest for settings that make no sense, what `load_engine`
     raises, and Unavailable (WORKER_REFUSED) when a worker cannot start.
     """
+    if config.port:
+        raise InvalidRequest(
+            f"port is {config.port}, expected none: both processes of a unified worker take free "
+            "ones"
+        )
     require_share("prefill_share", config.prefill_share)
     require_share("decode_share", config.decode_share)
     peers = peers_of_worker(config)
@@ -58,7 +65,7 @@ async def run_resident(
         residence, pool = _move_in(config, load_engine, held)
         shared = replace(config, resident=str(residence))
         ended = asyncio.Event()
-        prefill, decode = (replace(shared, role=role, port=0) for role in ("prefill", "decode"))
+        prefill, decode = (replace(shared, role=role) for role in ("prefill", "decode"))
         supervisor = Supervisor([prefill, decode], ended=ended.set)
         supervisor.start()
         held.push_async_callback(supervisor.stop)
@@ -94,6 +101,8 @@ def _move_in(
     pool = SharedPagePool(memory, engine.layout, config.pages, config.page_tokens)
     held.callback(pool.close)
     weights = _publish(config, engine, incarnation)
+    del engine
+    gc.collect()  # modules refer to one another, and their memory is large
     if weights is not None:
         held.callback(weights.close)
     residence = Residence(

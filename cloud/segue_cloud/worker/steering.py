@@ -43,7 +43,7 @@ class Steering:
         """`supervisor` keeps `prefill` and `decode`, which differ in their roles only."""
         self._workers = {"prefill": prefill, "decode": decode}
         self._config = config = prefill
-        self._targets = Targets(config.ttft_target_s, config.tpot_target_s)
+        self._targets = Targets(config.ttft_s, config.tpot_s)
         self._supervisor = supervisor
         self._peers = peers
 
