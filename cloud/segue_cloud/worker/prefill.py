@@ -4,13 +4,19 @@ It accepts a request iff a slot is free and says so at once; waiting happens at
 the gateway (P/D-Serve, on-demand forwarding). A slot stays held until the
 gateway reports that the KV has been pulled, the stream ends, or the lease runs
 out, whichever comes first.
+
+A prompt is computed in chunks; one that is to be refined in a single pass, so
+that the list leaves as soon as its layer is done, long before the first token.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import numpy as np
@@ -20,8 +26,10 @@ from segue_cloud.engine.base import Chunk, CloudEngine
 from segue_cloud.kv.contiguous import Slot, SlotPool
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
-from segue_cloud.worker.compute import Compute
+from segue_cloud.refine.refiner import Refiner
+from segue_cloud.worker.compute import Compute, end_of
 from segue_cloud.worker.prefix_cache import PrefixCache
+from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
 from segue_protocol.errors import InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
@@ -40,6 +48,15 @@ class PrefillCounters:
     cached_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """What one prefill made, and what it took."""
+
+    logits: npt.NDArray[np.float32]
+    cached_tokens: int
+    prefill_s: float
+
+
 class PrefillWorker:
     """Prompts in, first token and a ticket for the KV out."""
 
@@ -53,8 +70,12 @@ class PrefillWorker:
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        refiner: Refiner | None = None,
     ) -> None:
-        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs."""
+        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
+
+        Without a `refiner` no prompt is refined, whatever a job asks for.
+        """
         self.engine = engine
         self.slots = slots
         self.counters = PrefillCounters()
@@ -63,13 +84,14 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._refiner = refiner
         # One prompt at a time: two interleaved prefills would both end late.
         self._turn = asyncio.Lock()
 
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
     ) -> AsyncGenerator[private.PrefillResponse, None]:
-        """One request: `job` in; `accepted` and `prefilled` out; `release` in.
+        """One request: `job` in; `accepted`, perhaps `refined`, `prefilled` out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
         do not fit a slot, InvalidRequest on a malformed job.
@@ -86,6 +108,11 @@ class PrefillWorker:
                 f"prefill job with a salt of {len(job.cache_salt)} bytes and {job.shared_tokens} "
                 f"shared tokens; expected at most {MAX_SALT_BYTES} and {job.prompt_tokens}"
             )
+        if job.keep_ratio and not (0 < job.keep_ratio < 1 and tokens == job.prompt_tokens):
+            raise InvalidRequest(
+                f"prefill job with keep_ratio {job.keep_ratio} and {tokens - job.prompt_tokens} "
+                "output tokens; expected a ratio above 0 and below 1, and none"
+            )
         slot = self.slots.acquire(tokens)
         if slot is None:
             self.counters.rejections += 1
@@ -96,13 +123,17 @@ class PrefillWorker:
             )
         try:
             yield private.PrefillResponse(accepted=private.Accepted())
-            async with self._turn:
-                started = anyio.current_time()
-                logits, cached_tokens = await self._run(job, slot)
-                prefill_s = anyio.current_time() - started
+            refining = self._refining(job, slot)
+            async with _running(self._run(job, slot, refining), refining) as run:
+                if refining is not None:
+                    either: set[asyncio.Future[Any]] = {run, refining.refined}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                    if refining.refined.done():
+                        yield private.PrefillResponse(refined=refining.refined.result())
+                ran = await run
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
-                logits,
+                ran.logits,
                 Sampling.from_wire(job.sampling),
                 prompt_ids=job.token_ids[: job.prompt_tokens],
                 output_ids=output,
@@ -114,9 +145,10 @@ class PrefillWorker:
                     index=len(output),
                     token_id=token.token_id,
                     ticket=slot.ticket(self._digest),
-                    prefill_s=prefill_s,
+                    prefill_s=ran.prefill_s,
                     logprob=token.logprob,
-                    cached_tokens=cached_tokens,
+                    cached_tokens=ran.cached_tokens,
+                    list_s=refining.list_s if refining is not None else 0.0,
                 )
             )
             with anyio.move_on_after(self._pull_lease_s) as lease:
@@ -126,35 +158,56 @@ class PrefillWorker:
         finally:
             self.slots.release(slot)
 
-    async def _run(
-        self, job: private.PrefillJob, slot: Slot
-    ) -> tuple[npt.NDArray[np.float32], int]:
-        """Logits after the last token, and how many tokens came from the cache.
+    def _refining(self, job: private.PrefillJob, slot: Slot) -> Refining | None:
+        if self._refiner is None or not job.keep_ratio:
+            return None
+        return Refining(
+            self._refiner, list(job.token_ids), job.keep_ratio, slot.cells, self._compute
+        )
 
-        Block by block: an abort takes effect between two. The last block is
-        always computed, which the logits need.
+    async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
+        """Compute the prompt in its turn.
+
+        In chunks, an abort takes effect between two; in a single pass between two
+        layers. The last block is always computed, which the logits need, and so is
+        the window whose queries refine.
         """
-        ids = list(job.token_ids)
-        largest = self._chunk_tokens
-        first = BLOCK_TOKENS if self.prefixes.enabled else largest
-        ends = block_ends(len(ids), largest, first)
-        keys: list[bytes] = []
-        if self.prefixes.enabled:
-            salt, shared_tokens = job.cache_salt, job.shared_tokens
-            keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
-        known = ends[: len(keys)]
-        hits = await self._compute.run(self.prefixes.load, keys, known, slot.cells) if keys else 0
-        start = cached_tokens = ends[hits - 1] if hits else 0
-        self.counters.cached_tokens += cached_tokens
-        for end in ends[hits:]:
-            chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
-            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
-            self.counters.prefilled_tokens += end - start
-            start = end
-        if keys:
-            await self._compute.run(self.prefixes.store, keys, known, slot.cells)
-        last: npt.NDArray[np.float32] = logits[0]
-        return last, cached_tokens
+        async with self._turn:
+            started_s = anyio.current_time()
+            ids = list(job.token_ids)
+            first = BLOCK_TOKENS if self.prefixes.enabled else self._chunk_tokens
+            ends = block_ends(len(ids), self._chunk_tokens, first)
+            keys: list[bytes] = []
+            if self.prefixes.enabled:
+                salt, shared_tokens = job.cache_salt, job.shared_tokens
+                keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
+            known = ends[: len(keys)]
+            usable = len(keys)
+            if refining is not None:
+                refining.begin()
+                usable = bisect_right(known, refining.cacheable_tokens)
+            hits = await self._load(keys[:usable], known[:usable], slot)
+            start = cached_tokens = ends[hits - 1] if hits else 0
+            self.counters.cached_tokens += cached_tokens
+            for end in ends[hits:] if refining is None else ends[-1:]:
+                chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
+                logits = await self._compute.run(
+                    self.engine.forward,
+                    slot.cells,
+                    [chunk],
+                    watch=refining.watch if refining is not None else None,
+                )
+                self.counters.prefilled_tokens += end - start
+                start = end
+            if keys:
+                await self._compute.run(self.prefixes.store, keys, known, slot.cells)
+            return _Ran(logits[0], cached_tokens, anyio.current_time() - started_s)
+
+    async def _load(self, keys: list[bytes], ends: list[int], slot: Slot) -> int:
+        """How many blocks came from the cache."""
+        if not keys:
+            return 0
+        return await self._compute.run(self.prefixes.load, keys, ends, slot.cells)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""
@@ -171,3 +224,18 @@ class PrefillWorker:
             rejections_total=self.counters.rejections,
             cached_tokens_total=self.counters.cached_tokens,
         )
+
+
+@asynccontextmanager
+async def _running(
+    work: Coroutine[Any, Any, _Ran], refining: Refining | None
+) -> AsyncGenerator[asyncio.Task[_Ran], None]:
+    """`work` as a task that has ended when the block is left, by whatever way."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        if refining is not None:
+            refining.stop()
+        task.cancel()
+        await end_of(task)

@@ -27,6 +27,8 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.batch import Batch
@@ -36,6 +38,8 @@ from segue_cloud.worker.prefill import PrefillWorker
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.hosts import host_of
+from segue_protocol.reference import reference_vocabulary
+from segue_protocol.vocabulary import Vocabulary
 from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
@@ -142,6 +146,7 @@ def _build(
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refiner=Refiner(engine.layout, Guards.of(_vocabulary(config))),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     transfers = ThreadCompute("segue-transfer")
@@ -151,6 +156,11 @@ def _build(
     held.callback(transfers.close)
     batch = Batch(engine, pool, compute, max_batch=config.max_batch)
     return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
+
+
+def _vocabulary(config: WorkerConfig) -> Vocabulary:
+    """An emulated accelerator without a model has the reference's."""
+    return Vocabulary.from_directory(config.model) if config.model else reference_vocabulary()
 
 
 def _require_dialable(config: WorkerConfig) -> None:

@@ -31,6 +31,7 @@ def ask(
     temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
     system: options.System = None,
+    keep_ratio: options.KeepRatio = None,
     unpaced: options.Unpaced = False,
     insecure: options.Insecure = False,
     token_file: options.TokenFile = None,
@@ -61,6 +62,7 @@ def ask(
             max_tokens=max_tokens,
             sampling=Sampling(temperature=temperature, seed=seed),
             mode=mode,
+            keep_ratio=keep_ratio,
         )
         if as_json:
             result = answering.collect_answer(answer)

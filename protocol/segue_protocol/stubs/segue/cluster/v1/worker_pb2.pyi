@@ -143,7 +143,7 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "keep_ratio")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +151,7 @@ class PrefillJob(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -158,26 +159,37 @@ class PrefillJob(_message.Message):
     sampling: _split_inference_pb2.Sampling
     cache_salt: bytes
     shared_tokens: int
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ...) -> None: ...
+    keep_ratio: float
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., keep_ratio: _Optional[float] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PrefillResponse(_message.Message):
-    __slots__ = ("accepted", "prefilled")
+    __slots__ = ("accepted", "prefilled", "refined")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PREFILLED_FIELD_NUMBER: _ClassVar[int]
+    REFINED_FIELD_NUMBER: _ClassVar[int]
     accepted: Accepted
     prefilled: Prefilled
-    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ...) -> None: ...
+    refined: Refined
+    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., refined: _Optional[_Union[Refined, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Refined(_message.Message):
+    __slots__ = ("kept", "list_s")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
+    kept: _containers.RepeatedCompositeFieldContainer[_split_inference_pb2.Range]
+    list_s: float
+    def __init__(self, kept: _Optional[_Iterable[_Union[_split_inference_pb2.Range, _Mapping]]] = ..., list_s: _Optional[float] = ...) -> None: ...
+
 class Prefilled(_message.Message):
-    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens")
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens", "list_s")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +197,7 @@ class Prefilled(_message.Message):
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     token_id: int
@@ -192,7 +205,8 @@ class Prefilled(_message.Message):
     prefill_s: float
     logprob: float
     cached_tokens: int
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    list_s: float
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ..., list_s: _Optional[float] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("reserve", "admit", "credit")
