@@ -21,6 +21,8 @@ from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.watch.base import Watch
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
@@ -174,6 +176,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill))

@@ -84,6 +84,7 @@ class ServeConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16
@@ -141,6 +142,7 @@ class WorkerConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     pages: int = 1024
     page_tokens: int = 16

@@ -145,9 +145,8 @@ class AsyncClient:
         this device shall prefill, by the cloud's choice, 1 being all of it. With
         `ttft_target_s` a split answer asks the cloud only if the device's own
         prefill takes longer. `model` names the cloud's; `label`, in place of the
-        client's own, its scenario. `on_result`
-        is called with the result of an answer that did not fail. The model's own stop
-        ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
+        client's own, its scenario. `on_result` is called with the result of an answer
+        that did not fail. The model's own stop ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
         anything is sent.
         """
         asked = read_prompt(self._model, messages, prompt, prompt_token_ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.refine.base import Scores
+from segue_protocol.errors import InvalidRequest
 
 
-def middle_layer(num_layers: int) -> Sequence[int]:
-    """One layer: late enough to look things up, early enough to be done long before the rest."""
-    return [num_layers // 2]
+@dataclass(frozen=True, slots=True)
+class OneLayer:
+    """The list is made in one layer, long before the first token.
+
+    `index` None is the layer that ends the first two fifths: about where models
+    look up what was said before (docs/refinement.md).
+    """
+
+    index: int | None = None
+
+    def __call__(self, num_layers: int) -> Sequence[int]:
+        """Raises InvalidRequest when the model has no such layer."""
+        index = math.ceil(0.4 * num_layers) - 1 if self.index is None else self.index
+        if not 0 <= index < num_layers:
+            raise InvalidRequest(
+                f"prompts are to be scored in layer {index}, expected 0 to {num_layers - 1}"
+            )
+        return [index]
 
 
 def all_layers(num_layers: int) -> Sequence[int]:
@@ -23,13 +40,13 @@ def all_layers(num_layers: int) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class AttentionScorer:
-    """Attention of the last `window` tokens, averaged over them, pooled, summed over heads.
+    """Attention of the last `window` tokens: the most any pays, pooled, summed over heads.
 
-    Pooling spreads a token's value over `pool_tokens` (an odd number): what a
+    The most and not the mean: a question is shorter than the window. Pooling spreads a token's value over `pool_tokens` (an odd number): what a
     question needs stands beside the words that it repeats.
     """
 
-    choose_layers: Callable[[int], Sequence[int]] = middle_layer
+    choose_layers: Callable[[int], Sequence[int]] = OneLayer()
     window: int = 32
     pool_tokens: int = 13
 
@@ -41,7 +58,7 @@ class AttentionScorer:
     ) -> Scores:
         """See the contract."""
         assert queries is not None
-        attention = attention_of(queries, keys).mean(axis=1)
+        attention = attention_of(queries, keys).max(axis=1)
         scores: Scores = max_pool(attention, self.pool_tokens).sum(axis=0)
         return scores
 

@@ -14,7 +14,7 @@ from segue_protocol.errors import InvalidRequest
 Run = tuple[int, int]
 
 # Tokens that are kept or dropped together.
-CHUNK_TOKENS = 16
+CHUNK_TOKENS = 4
 
 
 def keep_ranges(

@@ -15,19 +15,17 @@ from segue_cloud.refine.guards import Guards
 from segue_cloud.refine.ranges import Run, keep_ranges
 from segue_protocol.errors import Cancelled
 
-# By what benchmarks/refinement.py measured (docs/refinement.md).
-DEFAULT_SCORER = AttentionScorer()
-
 
 class Refiner:
     """Scores the prompts of one model. Stateless; one a prefill worker."""
 
-    def __init__(
-        self, layout: KvLayout, guards: Guards, *, scorer: Scorer = DEFAULT_SCORER
-    ) -> None:
+    def __init__(self, layout: KvLayout, guards: Guards, *, scorer: Scorer | None = None) -> None:
+        """Raises InvalidRequest for a scorer that asks for layers the model does not have."""
         self.layout = layout
         self.guards = guards
-        self.scorer = scorer
+        # The best by benchmarks/refinement.py (docs/refinement.md).
+        self.scorer = scorer or AttentionScorer()
+        self.layers = self.scorer.layers(layout.num_layers)
 
     @property
     def window(self) -> int:
@@ -64,7 +62,7 @@ class RefiningWatch:
         self._keep_ratio = keep_ratio
         self._cells = cells
         self._found = found
-        self._layers = refiner.scorer.layers(refiner.layout.num_layers)
+        self._layers = refiner.layers
         self._scores = np.zeros(len(ids), np.float32)
         self._stopped = threading.Event()
 

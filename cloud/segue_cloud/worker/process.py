@@ -27,6 +27,7 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.attention import AttentionScorer, OneLayer
 from segue_cloud.refine.guards import Guards
 from segue_cloud.refine.refiner import Refiner
 from segue_cloud.security.peers import Peers, peers_of_worker
@@ -146,7 +147,7 @@ def _build(
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
-            refiner=Refiner(engine.layout, Guards.of(_vocabulary(config))),
+            refiner=_refiner(config, engine),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     transfers = ThreadCompute("segue-transfer")
@@ -158,9 +159,12 @@ def _build(
     return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
 
 
-def _vocabulary(config: WorkerConfig) -> Vocabulary:
-    """An emulated accelerator without a model has the reference's."""
-    return Vocabulary.from_directory(config.model) if config.model else reference_vocabulary()
+def _refiner(config: WorkerConfig, engine: CloudEngine) -> Refiner:
+    # An emulated accelerator without a model has the reference's vocabulary.
+    named = bool(config.model)
+    vocabulary = Vocabulary.from_directory(config.model) if named else reference_vocabulary()
+    layer = OneLayer(None if config.refine_layer < 0 else config.refine_layer)
+    return Refiner(engine.layout, Guards.of(vocabulary), scorer=AttentionScorer(layer))
 
 
 def _require_dialable(config: WorkerConfig) -> None:
