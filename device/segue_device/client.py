@@ -146,8 +146,8 @@ class AsyncClient:
         `ttft_target_s` a split answer asks the cloud only if the device's own
         prefill takes longer. `model` names the cloud's; `label`, in place of the
         client's own, its scenario. `on_result` is called with the result of an answer
-        that did not fail. The model's own stop ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
-        anything is sent.
+        that did not fail. The model's own stop ids always count. Raises
+        InvalidRequest, ContextTooLong or Unsupported before anything is sent.
         """
         asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
         match = self._model.match(asked.ids) if self._model and self._reuse_kv else Match()

@@ -42,8 +42,9 @@ def all_layers(num_layers: int) -> Sequence[int]:
 class AttentionScorer:
     """Attention of the last `window` tokens: the most any pays, pooled, summed over heads.
 
-    The most and not the mean: a question is shorter than the window. Pooling spreads a token's value over `pool_tokens` (an odd number): what a
-    question needs stands beside the words that it repeats.
+    The most and not the mean, as a question is shorter than the window. Pooling
+    spreads a token's value over `pool_tokens` (an odd number): what a question
+    needs stands beside the words that it repeats.
     """
 
     choose_layers: Callable[[int], Sequence[int]] = OneLayer()

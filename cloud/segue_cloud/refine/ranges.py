@@ -27,9 +27,9 @@ def keep_ranges(
 ) -> list[Run]:
     """Half-open ranges of positions of the prompt `ids`, ascending and apart.
 
-    Kept is what the guards demand and, of the rest, the best chunks up to the
-    share `keep_ratio`, at least one. A chunk is worth its best token; of equal
-    ones the earlier is kept. No range begins or ends inside a character.
+    Kept is what the guards demand and, of the rest, the share `keep_ratio`: the
+    best chunks, of the last one its beginning. A chunk is worth its best token; of
+    equal ones the earlier is kept. No range begins or ends inside a character.
     Raises InvalidRequest for a ratio outside (0, 1] or a prompt without tokens.
     """
     tokens = len(ids)
@@ -49,14 +49,16 @@ def keep_ranges(
     starts = np.unique(first_of_character[::chunk_tokens])
     ends = [*starts[1:].tolist(), tokens]
     values = np.maximum.reduceat(np.where(kept, -np.inf, scores), starts)
-    left = budget = math.floor(keep_ratio * int((~kept).sum()))
+    left = math.floor(keep_ratio * int((~kept).sum()))
     for chunk in np.argsort(-values, kind="stable"):
-        place = slice(int(starts[chunk]), ends[chunk])
-        new = int((~kept[place]).sum())
-        if not new or (new > left and left < budget):
+        new = starts[chunk] + np.flatnonzero(~kept[starts[chunk] : ends[chunk]])
+        taken = min(left, len(new))
+        while taken < len(new) and taken and not begins[new[taken]]:
+            taken -= 1
+        kept[new[:taken]] = True
+        left -= taken
+        if taken < len(new) or not left:
             break
-        kept[place] = True
-        left -= new
     return _runs(kept)
 
 
