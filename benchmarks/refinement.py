@@ -102,9 +102,10 @@ def list_share(engine: TorchEngine, guards: Guards, ids: Sequence[int]) -> float
     cells = np.zeros(engine.layout.shape(len(ids)), engine.layout.storage_dtype)
     refiner = Refiner(engine.layout, guards)
     found_s: list[float] = []
-    watch = refiner.watch(ids, 0.5, cells, lambda kept: found_s.append(time.perf_counter()))
+    whole = slice(0, len(ids))
+    watch = refiner.watch(ids, 0.5, cells, whole, lambda kept: found_s.append(time.perf_counter()))
     started_s = time.perf_counter()
-    engine.forward(cells, [Chunk(ids, range(len(ids)), slice(0, len(ids)))], watch=watch)
+    engine.forward(cells, [Chunk(ids, range(len(ids)), whole)], watch=watch)
     return (found_s[0] - started_s) / (time.perf_counter() - started_s)
 
 

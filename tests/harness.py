@@ -20,6 +20,7 @@ from segue_cloud.engine.reference import ReferenceEngine
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.refine.guards import Guards
 from segue_cloud.refine.refiner import Refiner
@@ -134,12 +135,13 @@ async def reference_cloud(
     watch: Watch | None = None,
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
+    one_pool: bool = False,
     **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one decode worker and some prefill workers in every group.
 
-    Workers are listed in the order of their groups. The cluster is checked to
-    be idle at the end.
+    Workers are listed in the order of their groups; with `one_pool`, those of a
+    group share their pages. The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
     groups = groups or Groups()
@@ -151,7 +153,7 @@ async def reference_cloud(
     pools: list[SlotPool | PagePool] = []
     puller = KvPuller()
 
-    def join(group: str, role: private.Role, link: LocalLink) -> None:
+    def join(group: str, role: private.Role, link: LocalLink, pool: bytes) -> None:
         membership.add(
             Member(
                 role=role,
@@ -162,16 +164,20 @@ async def reference_cloud(
                 layout=engine.layout,
                 max_context_tokens=max_tokens,
                 link=link,
+                pool=pool,
             )
         )
 
     for group in groups.names:
+        page_pool = PagePool(engine.layout, pages, page_tokens)
+        pools.append(page_pool)
+        shared = page_pool.incarnation if one_pool else b""
         for _ in range(prefill_workers):
-            slot_pool = SlotPool(engine.layout, slots, max_tokens)
-            pools.append(slot_pool)
+            own = SlotPool(engine.layout, slots, max_tokens)
+            pools.append(own)
             prefill = PrefillWorker(
                 engine,
-                slot_pool,
+                PlacedSlots(page_pool, slots, max_tokens) if one_pool else own,
                 InlineCompute(step_s),
                 chunk_tokens=chunk_tokens,
                 digest="full",
@@ -179,13 +185,11 @@ async def reference_cloud(
                 refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
             )
             cloud.prefills.append(prefill)
-            join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill))
-        page_pool = PagePool(engine.layout, pages, page_tokens)
-        pools.append(page_pool)
+            join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)
         batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
-        decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
+        decode = DecodeWorker(batch, None if one_pool else puller, InlineCompute(), digest="full")
         cloud.decodes.append(decode)
-        join(group, private.ROLE_DECODE, LocalLink(decode=decode))
+        join(group, private.ROLE_DECODE, LocalLink(decode=decode), shared)
     loops = [asyncio.create_task(worker.batch.run()) for worker in cloud.decodes]
     try:
         yield cloud

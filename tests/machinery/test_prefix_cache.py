@@ -61,10 +61,10 @@ def test_a_corrupted_block_changes_the_answer() -> None:
         async with reference_cloud(prefix_cache_bytes=CACHE_BYTES) as cloud:
             store = cloud.prefill.prefixes.store
 
-            def corrupting(keys, ends, cells):  # type: ignore[no-untyped-def]
+            def corrupting(keys, ends, cells, where):  # type: ignore[no-untyped-def]
                 kept = cells.copy()
                 kept[0, 0, 70] += 1
-                store(keys, ends, kept)
+                store(keys, ends, kept, where)
 
             cloud.prefill.prefixes.store = corrupting  # type: ignore[method-assign]
             assert (await _ask(cloud, PROMPTS[0]))[0] == expected[0]

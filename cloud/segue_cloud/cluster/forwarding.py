@@ -82,8 +82,8 @@ async def offer(
     may_be_absent: bool,
     matched: Callable[[Member], int] = lambda member: 0,
     partner: Member | None = None,
-) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
-    """Hold a stream to a member that has accepted `request`.
+) -> AsyncIterator[tuple[Member, Stream[S, R], R]]:
+    """Hold a stream to a member that has accepted `request`, with its answer.
 
     Runs until somebody in `group` accepts: put a deadline around it. With
     `may_be_absent` false, Unavailable is raised at once while the group lacks
@@ -123,7 +123,7 @@ async def offer(
                 member.accepted_turn = 1 + max(other.accepted_turn for other in membership.members)
                 membership.watch.offered(member, None)
                 held = True
-                yield member, stream
+                yield member, stream, answer
                 return
             finally:
                 member.open_streams -= 1

@@ -139,6 +139,7 @@ class JoinHandler:
             group=register.group or DEFAULT_GROUP,
             address=register.address,
             host_id=register.host_id,
+            pool=register.pool,
             pid=register.pid,
             incarnation=register.incarnation,
             identity=ModelIdentity.from_wire(register.identity),

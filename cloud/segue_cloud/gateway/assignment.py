@@ -65,8 +65,8 @@ class Assignment:
             )
         )
 
-    def job(self) -> private.PrefillRequest:
-        """Ask for the next token and the KV of all before it."""
+    def job(self, reserved: private.Reserved) -> private.PrefillRequest:
+        """Ask for the next token and the KV of all before it, in place where that is shared."""
         return private.PrefillRequest(
             job=private.PrefillJob(
                 generation_id=self.generation_id,
@@ -77,6 +77,7 @@ class Assignment:
                 cache_salt=self.scope.cache_salt,
                 shared_tokens=self.scope.shared_tokens,
                 keep_ratio=self.keep_ratio if self.keep_ratio < 1 else 0.0,
+                place=reserved.place if reserved.HasField("place") else None,
             )
         )
 

@@ -16,6 +16,18 @@ from segue_protocol.errors import InternalError, InvalidRequest, OutOfRange
 from segue_protocol.wire import private
 
 
+def require_slot_size(tokens: int, max_tokens: int) -> None:
+    """Raise what :meth:`SlotPool.acquire` does for a number of tokens."""
+    if tokens < 1:
+        raise InvalidRequest(f"a slot holds at least one token, got {tokens}")
+    if tokens > max_tokens:
+        raise OutOfRange(
+            f"{tokens} tokens do not fit a prefill slot of {max_tokens}; "
+            "shorten the prompt or start the worker with larger slots",
+            reason="KV_SLOT_TOO_SMALL",
+        )
+
+
 class Slot:
     """The buffer of one request, from :meth:`SlotPool.acquire` to :meth:`SlotPool.release`."""
 
@@ -29,6 +41,10 @@ class Slot:
     def cells(self) -> Cells:
         """Writable view [layers, 2, tokens, kv_heads, head_dim]; cell i is token i."""
         return self._pool.cells_of(self)
+
+    def where(self, tokens: int) -> slice:
+        """In which of `cells` the first `tokens` tokens lie."""
+        return slice(0, tokens)
 
     def ticket(self, digest: DigestKind = "sampled") -> private.KvTicket:
         """Where to pull these cells from; take it once every cell is written."""
@@ -69,20 +85,16 @@ class SlotPool:
         """Slots held now."""
         return len(self._held)
 
-    def acquire(self, tokens: int) -> Slot | None:
+    def acquire(self, tokens: int, place: private.KvPlace | None = None) -> Slot | None:
         """A slot for `tokens` tokens, or None when all are taken (nobody waits here).
 
         Its cells hold whatever was there before. Raises OutOfRange for more
-        tokens than a slot has room for, InvalidRequest for fewer than one.
+        tokens than a slot has room for, InvalidRequest for fewer than one or
+        for a `place`, which is in somebody else's pool.
         """
-        if tokens < 1:
-            raise InvalidRequest(f"a slot holds at least one token, got {tokens}")
-        if tokens > self.max_tokens:
-            raise OutOfRange(
-                f"{tokens} tokens do not fit a prefill slot of {self.max_tokens}; "
-                "shorten the prompt or start the worker with larger slots",
-                reason="KV_SLOT_TOO_SMALL",
-            )
+        require_slot_size(tokens, self.max_tokens)
+        if place is not None:
+            raise InvalidRequest("this worker shares no page pool; send it a job without a place")
         if not self._free:
             return None
         index = self._free.pop()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from segue_cloud.engine.base import CellIndex
 from segue_cloud.kv.layout import Cells, KvLayout
 from segue_cloud.refine.attention import AttentionScorer
 from segue_cloud.refine.base import Scorer
@@ -37,13 +38,14 @@ class Refiner:
         ids: Sequence[int],
         keep_ratio: float,
         cells: Cells,
+        where: CellIndex | slice,
         found: Callable[[list[Run]], None],
     ) -> RefiningWatch:
-        """A watch for the pass that ends the prompt `ids`, whose KV lies in `cells` in order.
+        """A watch for the pass that ends the prompt `ids`, token i of which lies in cell where[i].
 
         `found` is called once with the list, in the engine's thread.
         """
-        return RefiningWatch(self, ids, keep_ratio, cells, found)
+        return RefiningWatch(self, ids, keep_ratio, cells, where, found)
 
 
 class RefiningWatch:
@@ -55,12 +57,14 @@ class RefiningWatch:
         ids: Sequence[int],
         keep_ratio: float,
         cells: Cells,
+        where: CellIndex | slice,
         found: Callable[[list[Run]], None],
     ) -> None:
         self._refiner = refiner
         self._ids = ids
         self._keep_ratio = keep_ratio
         self._cells = cells
+        self._where = where
         self._found = found
         self._layers = refiner.layers
         self._scores = np.zeros(len(ids), np.float32)
@@ -79,7 +83,7 @@ class RefiningWatch:
         if layer not in self._layers:
             return
         refiner = self._refiner
-        keys = refiner.layout.numbers(self._cells[layer, 0, : len(self._ids)])
+        keys = refiner.layout.numbers(self._cells[layer, 0, self._where])
         self._scores += refiner.scorer.score(queries, keys)
         if layer == self._layers[-1]:
             self._found(keep_ranges(self._scores, self._ids, self._keep_ratio, refiner.guards))

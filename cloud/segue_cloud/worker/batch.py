@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from segue_cloud.engine.base import Chunk, CloudEngine
-from segue_cloud.kv.pages import PagePool, PageTable
+from segue_cloud.kv.pages import PagePool
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.sequence import Phase, Sequence
 from segue_protocol.sampling import Sampled, sample
@@ -16,8 +16,8 @@ from segue_protocol.wire import private
 class Batch:
     """All sequences of one worker. Runs one token of each per step.
 
-    Sequences join and leave between steps. Pages of a sequence that leaves
-    during a step are freed after it: the step still writes to them.
+    Sequences join and leave between steps. Pages are pinned during a step: those
+    of a sequence that leaves meanwhile are still written to.
     """
 
     def __init__(
@@ -31,8 +31,6 @@ class Batch:
         self._compute = compute
         self._running: deque[Sequence] = deque()
         self._parked: dict[Sequence, None] = {}  # insertion order: oldest first
-        self._in_step: set[Sequence] = set()
-        self._free_after_step: list[PageTable] = []
         self._work = asyncio.Event()
 
     # ---- queries
@@ -62,11 +60,13 @@ class Batch:
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out for good and free its pages. Idempotent."""
+        if sequence.over:
+            return
         if sequence.phase is Phase.RUNNING:
             self._running.remove(sequence)
         self._parked.pop(sequence, None)
         sequence.phase = Phase.OVER
-        self._free(sequence)
+        self.pool.free(sequence.table)
 
     def evict_oldest_parked(self, spare: Sequence | None) -> bool:
         """Give up the pages of the request that has been parked longest, `spare` excepted."""
@@ -92,15 +92,14 @@ class Batch:
                 self._work.clear()
                 await self._work.wait()
                 continue
-            self._in_step = set(batch)
             chunks = [sequence.chunk() for sequence in batch]
+            for sequence in batch:
+                sequence.table.pin()
             try:
                 tokens = await self._compute.run(self._step, batch, chunks)
             finally:
-                self._in_step = set()
-                for table in self._free_after_step:
-                    self.pool.free(table)
-                self._free_after_step.clear()
+                for sequence in batch:
+                    sequence.table.unpin()
             self._postprocess(batch, tokens)
 
     def _schedule(self) -> list[Sequence]:
@@ -164,12 +163,3 @@ class Batch:
     def _evict(self, sequence: Sequence) -> None:
         sequence.events.put_nowait(private.DecodeResponse(evicted=private.Evicted()))
         self.remove(sequence)
-
-    def _free(self, sequence: Sequence) -> None:
-        if sequence.freed:
-            return
-        sequence.freed = True
-        if sequence in self._in_step:
-            self._free_after_step.append(sequence.table)
-        else:
-            self.pool.free(sequence.table)

@@ -15,6 +15,7 @@ import anyio
 
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.pages import PageTable
+from segue_cloud.kv.place import place_of, require_place
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.cells import cells_needed
@@ -36,12 +37,13 @@ class DecodeWorker:
     def __init__(
         self,
         batch: Batch,
-        puller: KvPuller,
+        puller: KvPuller | None,
         transfers: Compute,
         *,
         digest: DigestKind = "sampled",
         admit_lease_s: float = 60.0,
     ) -> None:
+        """Without a `puller`, prefill shares the pool and writes into it itself."""
         self.batch = batch
         self.pool = batch.pool
         self.rejections = 0
@@ -67,7 +69,8 @@ class DecodeWorker:
         sequence: Sequence | None = None
         credits: asyncio.Task[None] | None = None
         try:
-            yield private.DecodeResponse(reserved=private.Reserved())
+            place = place_of(self.pool, table) if self._puller is None else None
+            yield private.DecodeResponse(reserved=private.Reserved(place=place))
             admit = await self._await_admit(requests)
             yield private.DecodeResponse(pulled=await self._pull(admit, table))
             sequence = self._sequence(admit, table)
@@ -130,6 +133,9 @@ class DecodeWorker:
                 f"admit lets {admit.credit_through} tokens be made, which take {need} cells, but "
                 f"{table.capacity_tokens} are reserved; send the rest as a credit"
             )
+        if self._puller is None:
+            require_place(admit.ticket, self.pool, table)
+            return private.Pulled()
         moved = await self._transfers.run(
             self._puller.pull,
             admit.ticket,

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.engine.base import Chunk, CloudEngine
-from segue_cloud.kv.contiguous import Slot, SlotPool
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
 from segue_cloud.refine.refiner import Refiner
@@ -31,6 +30,7 @@ from segue_cloud.worker.compute import Compute, end_of
 from segue_cloud.worker.prefix_cache import PrefixCache
 from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
+from segue_cloud.worker.slots import Slot, Slots
 from segue_protocol.errors import InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
@@ -63,7 +63,7 @@ class PrefillWorker:
     def __init__(
         self,
         engine: CloudEngine,
-        slots: SlotPool,
+        slots: Slots,
         compute: Compute,
         *,
         chunk_tokens: int = 512,
@@ -94,7 +94,8 @@ class PrefillWorker:
         """One request: `job` in; `accepted`, perhaps `refined`, `prefilled` out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
-        do not fit a slot, InvalidRequest on a malformed job.
+        do not fit a slot, InvalidRequest on a malformed job, TransferError
+        when the place to write to is not, or no longer, a reservation.
         """
         job = (await next_message(requests, "job")).job
         tokens = len(job.token_ids)
@@ -113,7 +114,8 @@ class PrefillWorker:
                 f"prefill job with keep_ratio {job.keep_ratio} and {tokens - job.prompt_tokens} "
                 "output tokens; expected a ratio above 0 and below 1, and none"
             )
-        slot = self.slots.acquire(tokens)
+        place = job.place if job.HasField("place") else None
+        slot = self.slots.acquire(tokens, place)
         if slot is None:
             self.counters.rejections += 1
             raise Overloaded(
@@ -161,9 +163,7 @@ class PrefillWorker:
     def _refining(self, job: private.PrefillJob, slot: Slot) -> Refining | None:
         if self._refiner is None or not job.keep_ratio:
             return None
-        return Refining(
-            self._refiner, list(job.token_ids), job.keep_ratio, slot.cells, self._compute
-        )
+        return Refining(self._refiner, list(job.token_ids), job.keep_ratio, slot, self._compute)
 
     async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
         """Compute the prompt in its turn.
@@ -182,15 +182,19 @@ class PrefillWorker:
                 salt, shared_tokens = job.cache_salt, job.shared_tokens
                 keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
             known = ends[: len(keys)]
+            place = (slot.cells, slot.where(len(ids)))
             usable = len(keys)
             if refining is not None:
                 refining.begin()
                 usable = bisect_right(known, refining.cacheable_tokens)
-            hits = await self._load(keys[:usable], known[:usable], slot)
+            hits = 0
+            if usable:
+                there = (keys[:usable], known[:usable])
+                hits = await self._compute.run(self.prefixes.load, *there, *place)
             start = cached_tokens = ends[hits - 1] if hits else 0
             self.counters.cached_tokens += cached_tokens
             for end in ends[hits:] if refining is None else ends[-1:]:
-                chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
+                chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
                 logits = await self._compute.run(
                     self.engine.forward,
                     slot.cells,
@@ -200,14 +204,8 @@ class PrefillWorker:
                 self.counters.prefilled_tokens += end - start
                 start = end
             if keys:
-                await self._compute.run(self.prefixes.store, keys, known, slot.cells)
+                await self._compute.run(self.prefixes.store, keys, known, *place)
             return _Ran(logits[0], cached_tokens, anyio.current_time() - started_s)
-
-    async def _load(self, keys: list[bytes], ends: list[int], slot: Slot) -> int:
-        """How many blocks came from the cache."""
-        if not keys:
-            return 0
-        return await self._compute.run(self.prefixes.load, keys, ends, slot.cells)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""

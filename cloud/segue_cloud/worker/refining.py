@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import anyio
 
-from segue_cloud.kv.layout import Cells
 from segue_cloud.refine.ranges import Run
 from segue_cloud.refine.refiner import Refiner
 from segue_cloud.worker.compute import Compute
+from segue_cloud.worker.slots import Slot
 from segue_protocol.wire import private, public
 
 
@@ -25,12 +25,16 @@ class Refining:
         refiner: Refiner,
         ids: Sequence[int],
         keep_ratio: float,
-        cells: Cells,
+        slot: Slot,
         compute: Compute,
     ) -> None:
         self.refined: asyncio.Future[private.Refined] = asyncio.get_running_loop().create_future()
         self.watch = refiner.watch(
-            ids, keep_ratio, cells, lambda kept: compute.report(self._tell, kept)
+            ids,
+            keep_ratio,
+            slot.cells,
+            slot.where(len(ids)),
+            lambda kept: compute.report(self._tell, kept),
         )
         # The tokens whose queries refine must be computed, whatever a cache holds.
         self.cacheable_tokens = len(ids) - refiner.window

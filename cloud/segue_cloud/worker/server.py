@@ -114,8 +114,11 @@ class WorkerServer:
         peers: Peers,
         *,
         group: str = "default",
+        pool: bytes = b"",
     ) -> None:
+        """`pool`: the incarnation of the page pool that prefill and decode share here."""
         self._worker = worker
+        self._pool = pool
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
@@ -254,6 +257,7 @@ class WorkerServer:
             pages=status.pages,
             group=self._group,
             host_id=host_id(),
+            pool=self._pool,
         )
 
     async def stop(self, grace_s: float) -> None:

@@ -12,9 +12,11 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_UNSPECIFIED: _ClassVar[Role]
     ROLE_PREFILL: _ClassVar[Role]
     ROLE_DECODE: _ClassVar[Role]
+    ROLE_AGGREGATED: _ClassVar[Role]
 ROLE_UNSPECIFIED: Role
 ROLE_PREFILL: Role
 ROLE_DECODE: Role
+ROLE_AGGREGATED: Role
 
 class JoinRequest(_message.Message):
     __slots__ = ("register", "heartbeat")
@@ -25,7 +27,7 @@ class JoinRequest(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerStatus, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "group", "host_id")
+    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "group", "host_id", "pool")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +40,7 @@ class Register(_message.Message):
     PAGES_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
     role: Role
     address: str
     pid: int
@@ -50,7 +53,8 @@ class Register(_message.Message):
     pages: int
     group: str
     host_id: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., group: _Optional[str] = ..., host_id: _Optional[str] = ...) -> None: ...
+    pool: bytes
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., group: _Optional[str] = ..., host_id: _Optional[str] = ..., pool: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("lease_s", "drain", "switch_role")
@@ -103,7 +107,7 @@ class KvLayout(_message.Message):
     def __init__(self, num_layers: _Optional[int] = ..., num_kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class KvTicket(_message.Message):
-    __slots__ = ("pid", "descriptor", "incarnation", "slot", "generation", "layout", "token_count", "layers", "digest", "digest_kind")
+    __slots__ = ("pid", "descriptor", "incarnation", "slot", "generation", "layout", "token_count", "layers", "digest", "digest_kind", "place")
     PID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +118,7 @@ class KvTicket(_message.Message):
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DIGEST_KIND_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     pid: int
     descriptor: int
     incarnation: bytes
@@ -124,7 +129,18 @@ class KvTicket(_message.Message):
     layers: _containers.RepeatedCompositeFieldContainer[LayerSpan]
     digest: bytes
     digest_kind: str
-    def __init__(self, pid: _Optional[int] = ..., descriptor: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slot: _Optional[int] = ..., generation: _Optional[int] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., token_count: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerSpan, _Mapping]]] = ..., digest: _Optional[bytes] = ..., digest_kind: _Optional[str] = ...) -> None: ...
+    place: KvPlace
+    def __init__(self, pid: _Optional[int] = ..., descriptor: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slot: _Optional[int] = ..., generation: _Optional[int] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., token_count: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerSpan, _Mapping]]] = ..., digest: _Optional[bytes] = ..., digest_kind: _Optional[str] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
+
+class KvPlace(_message.Message):
+    __slots__ = ("pool", "reservation", "pages")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    pool: bytes
+    reservation: int
+    pages: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, pool: _Optional[bytes] = ..., reservation: _Optional[int] = ..., pages: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerSpan(_message.Message):
     __slots__ = ("offset_bytes", "length_bytes")
@@ -143,7 +159,7 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "keep_ratio")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place", "keep_ratio")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +167,7 @@ class PrefillJob(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
@@ -159,8 +176,9 @@ class PrefillJob(_message.Message):
     sampling: _split_inference_pb2.Sampling
     cache_salt: bytes
     shared_tokens: int
+    place: KvPlace
     keep_ratio: float
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., keep_ratio: _Optional[float] = ...) -> None: ...
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ..., keep_ratio: _Optional[float] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
@@ -263,8 +281,10 @@ class DecodeResponse(_message.Message):
     def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., tokens: _Optional[_Union[DecodedTokens, _Mapping]] = ..., parked: _Optional[_Union[Parked, _Mapping]] = ..., evicted: _Optional[_Union[Evicted, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., extension_refused: _Optional[_Union[ExtensionRefused, _Mapping]] = ...) -> None: ...
 
 class Reserved(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("place",)
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    place: KvPlace
+    def __init__(self, place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
 
 class Pulled(_message.Message):
     __slots__ = ("transfer_s", "bytes")
