@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import anyio
-
 from segue_cloud.refine.ranges import Run
 from segue_cloud.refine.refiner import Refiner
 from segue_cloud.worker.compute import Compute
@@ -38,11 +36,11 @@ class Refining:
         )
         # The tokens whose queries refine must be computed, whatever a cache holds.
         self.cacheable_tokens = len(ids) - refiner.window
-        self._started_s = anyio.current_time()
+        self._started_s = asyncio.get_running_loop().time()
 
     def begin(self) -> None:
         """The prefill begins now."""
-        self._started_s = anyio.current_time()
+        self._started_s = asyncio.get_running_loop().time()
 
     @property
     def list_s(self) -> float:
@@ -55,5 +53,5 @@ class Refining:
 
     def _tell(self, kept: Sequence[Run]) -> None:
         ranges = [public.Range(start=start, end=end) for start, end in kept]
-        list_s = anyio.current_time() - self._started_s
+        list_s = asyncio.get_running_loop().time() - self._started_s
         self.refined.set_result(private.Refined(kept=ranges, list_s=list_s))
