@@ -30,6 +30,8 @@ export class Answer {
   takeoverForced = false;
   absorbedTokens = 0;
   minMargin = Infinity;
+  /** Why so many tokens of the cloud, in the tuner's words. */
+  explanation = "";
   /** Ends the engine's work in progress. */
   engineAbort = new AbortController();
 

@@ -2,7 +2,7 @@
 
 import { DeadlineExceeded, NotFound, ProtocolError, Unavailable } from "./errors.js";
 import { Reconnect } from "./reconnect.js";
-import { startMessage } from "./request.js";
+import { showIntervalS, startMessage } from "./request.js";
 import { actionOf } from "./state.js";
 
 /** @type {Record<string, import("./events.js").FinishReason>} */
@@ -186,11 +186,11 @@ export class CloudMessages {
     const answer = this.#answer;
     const nowS = answer.clock.nowS();
     const { generationId = "", resumeToken = "", creditThrough = 0, promptTokens = 0 } = started;
-    const { paceS = 0, cloudTokens = 0 } = started.advice ?? {};
+    const { paceS = 0, cloudTokens = 0, explanation = "" } = started.advice ?? {};
     if (answer.state === "CONNECTING") answer.cloudReplyS = nowS - answer.startedS;
     answer.lastCloudS = nowS;
     answer.creditThrough = Math.max(answer.creditThrough, creditThrough);
-    answer.showIntervalS = Math.max(paceS, answer.showIntervalS);
+    answer.showIntervalS = paceS || showIntervalS(answer.request);
     answer.cloudAlive = true;
     const reconnected = answer.state === "RECONNECTING";
     const isNew = this.generationId !== generationId || !reconnected;
@@ -198,6 +198,7 @@ export class CloudMessages {
     this.resumeToken = resumeToken;
     answer.enterBesideTheCloud();
     if (isNew) {
+      if (answer.request.creditThrough === null) answer.explanation = explanation;
       const known = { generationId, promptTokens, cloudTokens };
       answer.pending.push({ type: "started", creditThrough, ...known });
     }

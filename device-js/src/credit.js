@@ -4,6 +4,8 @@
  * of the cloud. The reasons are in `segue_device.credit`.
  */
 
+import { nStar } from "./timeline.js";
+
 /**
  * @typedef {object} CreditView
  * @property {number} creditThrough
@@ -15,7 +17,9 @@
  * @property {number} cloudReplyS from sending a credit to receiving the token it allows
  */
 
-const SLACK_S = 0.1;
+// Head room for scheduling noise on both sides.
+const REPLY_SLACK_S = 0.1;
+// One extension lasts this long at most.
 const STEP_S = 0.5;
 
 /**
@@ -24,13 +28,13 @@ const STEP_S = 0.5;
  * @returns {number | null}
  */
 export function nextCredit(view) {
+  const { showIntervalS, absorbPerTokenS } = view;
   if (view.creditThrough >= view.maxTokens) return null;
-  const bufferS = (view.creditThrough - view.shownTokens) * view.showIntervalS;
+  const bufferS = (view.creditThrough - view.shownTokens) * showIntervalS;
   const lateS = view.readyInS - bufferS;
-  if (lateS <= 0 || bufferS > view.cloudReplyS + SLACK_S) return null;
-  const gainedS = view.showIntervalS - view.absorbPerTokenS;
-  if (gainedS <= 0) return view.maxTokens; // never catches up at this pace: the cloud goes on
-  const step = Math.ceil(STEP_S / view.showIntervalS);
-  const more = Math.max(1, Math.min(Math.ceil(lateS / gainedS), step));
+  if (lateS <= 0 || bufferS > view.cloudReplyS + REPLY_SLACK_S) return null;
+  const needed = nStar({ prefillLeftS: lateS, showIntervalS, absorbPerTokenS, handoverS: 0 });
+  if (needed === null) return view.maxTokens; // never catches up at this pace: the cloud goes on
+  const more = Math.min(needed, Math.ceil(STEP_S / showIntervalS));
   return Math.min(view.creditThrough + more, view.maxTokens);
 }

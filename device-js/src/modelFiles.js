@@ -86,10 +86,8 @@ function pythonJson(value) {
     const names = Object.keys(value).sort();
     return `{${names.map((name) => `${pythonJson(name)}: ${pythonJson(value[name])}`).join(", ")}}`;
   }
-  return JSON.stringify(value).replace(
-    /[\u007f-\uffff]/g,
-    (unit) => (unit === "\u007f" ? unit : `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`),
-  );
+  const escape = (/** @type {string} */ unit) => unit.charCodeAt(0).toString(16).padStart(4, "0");
+  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (unit) => `\\u${escape(unit)}`);
 }
 
 /**

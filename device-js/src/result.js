@@ -13,6 +13,7 @@
  * @property {number | null} takeoverIndex
  * @property {number} minMargin smallest margin of the tokens sampled here; Infinity without one
  * @property {Record<string, any> | null} cloud the cloud's own account, if it arrived
+ * @property {string} explanation why so many tokens of the cloud; "" if no tuner was asked
  *
  * @typedef {object} Timings seconds from the request, on the device's clock
  * @property {number | null} ttftS
@@ -51,6 +52,7 @@ export function resultOf(answer, endedS, cloud) {
     takeoverIndex: log.takeoverIndex,
     minMargin: answer.minMargin,
     cloud,
+    explanation: answer.explanation,
   };
 }
 

@@ -11,16 +11,19 @@ import { InvalidRequest, requireKnown } from "./errors.js";
 /** No answer is longer; a larger N* is told as unbounded. */
 export const MAX_CLOUD_TOKENS = 2 ** 31 - 1;
 
-const FIELDS = ["prefillBaseS", "prefillPerTokenS", "prefillPerToken2S", "decodeS", "handoverS"];
+const FIELDS = [
+  "prefillBaseS", "prefillPerTokenS", "prefillPerToken2S", "decodeS", "handoverS", "relativeError",
+];
 
 /**
  * How fast a device is, as measured by it: prefill of n tokens takes
- * base + perToken n + perToken2 n^2 seconds, one token `decodeS`.
+ * base + perToken n + perToken2 n^2 seconds, one token `decodeS`. Real times differ
+ * from these by `relativeError` (standard deviation; 0: not known).
  */
 export class DeviceProfile {
   /**
    * @param {{prefillBaseS: number, prefillPerTokenS: number, prefillPerToken2S: number,
-   *   decodeS: number, handoverS: number}} given
+   *   decodeS: number, handoverS: number, relativeError?: number}} given
    */
   constructor(given) {
     requireKnown(given, FIELDS, "a device profile");
@@ -29,10 +32,11 @@ export class DeviceProfile {
     this.prefillPerToken2S = given.prefillPerToken2S;
     this.decodeS = given.decodeS;
     this.handoverS = given.handoverS;
+    this.relativeError = given.relativeError ?? 0;
     for (const [name, value] of Object.entries(this)) {
       if (!Number.isFinite(value) || value < 0 || (name === "decodeS" && value === 0)) {
         throw new InvalidRequest(
-          `${name} of the device profile is ${value}, expected a finite number of seconds ` +
+          `${name} of the device profile is ${value}, expected a finite number ` +
             `${name === "decodeS" ? "above" : "from"} 0; measure the device again`,
           { param: name },
         );
@@ -83,29 +87,35 @@ export function readyTimeS({ firstTokenS, prefillLeftS, cloudTokens, absorbPerTo
  * @property {number} showIntervalS
  * @property {number} absorbPerTokenS
  * @property {number} handoverS
+ * @property {number} [absorbPerToken2S] where attention makes every further token dearer
  */
 
 /**
  * Whether showing `cloudTokens` lasts until the device is ready.
  * @param {Race & {cloudTokens: number}} view
  */
-export function stallFree({ cloudTokens, prefillLeftS, showIntervalS, absorbPerTokenS, handoverS }) {
-  return cloudTokens * (showIntervalS - absorbPerTokenS) >= prefillLeftS + handoverS;
+export function stallFree(view) {
+  const absorbS = view.absorbPerTokenS + (view.absorbPerToken2S ?? 0) * view.cloudTokens;
+  return view.cloudTokens * (view.showIntervalS - absorbS) >= view.prefillLeftS + view.handoverS;
 }
 
 /**
- * The fewest cloud tokens without a stall, at least 1; null is unbounded.
+ * The fewest cloud tokens without a stall, at least 1; null is unbounded: tokens are
+ * shown at least as fast as the device absorbs them.
  * @param {Race} race
  * @returns {number | null}
  */
 export function nStar(race) {
   const enough = (/** @type {number} */ cloudTokens) => stallFree({ ...race, cloudTokens });
   if (enough(1)) return 1;
-  if (!enough(MAX_CLOUD_TOKENS)) return null;
   const gainedS = race.showIntervalS - race.absorbPerTokenS;
-  let tokens = Math.ceil((race.prefillLeftS + race.handoverS) / gainedS);
-  // The quotient is rounded; N* is defined by the condition itself.
-  while (enough(tokens - 1)) tokens -= 1;
-  while (!enough(tokens)) tokens += 1;
-  return tokens;
+  const neededS = race.prefillLeftS + race.handoverS;
+  const squared = gainedS * gainedS - 4 * (race.absorbPerToken2S ?? 0) * neededS;
+  if (gainedS <= 0 || squared < 0) return null;
+  const root = (2 * neededS) / (gainedS + Math.sqrt(squared));
+  if (!(root <= MAX_CLOUD_TOKENS)) return null;
+  let tokens = Math.max(1, Math.ceil(root));
+  // The root is rounded; N* is defined by the condition itself.
+  while (tokens > 1 && enough(tokens - 1)) tokens -= 1;
+  return [tokens, tokens + 1, tokens + 2].find(enough) ?? null;
 }

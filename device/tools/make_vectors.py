@@ -87,10 +87,11 @@ def _race(draw: random.Random) -> dict[str, Any]:
         "show_interval_s": draw.choice([0.05, draw.uniform(0.01, 0.2)]),
         "absorb_per_token_s": draw.choice([0.0, 0.05, 0.1, draw.uniform(0, 0.05)]),
         "handover_s": draw.choice([0.0, 0.02]),
+        "absorb_per_token2_s": draw.choice([0.0, 0.0, 1e-5, 1e-3]),
     }
     tokens = draw.choice([1, 7, 64])
     first_s = draw.uniform(0, 2)
-    ready = {each: race[each] for each in race if each != "show_interval_s"}
+    ready = {each: race[each] for each in ("prefill_left_s", "absorb_per_token_s", "handover_s")}
     return {
         **race,
         "cloud_tokens": tokens,

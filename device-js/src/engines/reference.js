@@ -18,7 +18,7 @@ const VOCAB_SIZE = 320;
 const SPECIALS = ["<|end|>", "<|user|>", "<|assistant|>"];
 const WORDS =
   " the| a| of| and| to| in| is| it| you| that| we| for| on| are| with| as| be| at| one| all|" +
-  " there| not| but| what| word| when| can| so|ing|ed|er|ly|tion. The|, and|\n\n";
+  " there| not| but| what| word| when| can| so|ing|ed|er|ly|tion|. The|, and|\n\n";
 
 const MASK = (1n << 64n) - 1n;
 const STOP_ABOVE = 63 / 64;
