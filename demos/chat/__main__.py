@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ from demos.chat.network import EmulatedNetwork
 from demos.chat.settings import Settings
 from demos.cluster import running_cluster
 from demos.split.runs import load_prompts
+from segue_device import Mode
 from segue_device.convert import convert_to_onnx
 from segue_device.transports.grpc import GrpcTransport
 
@@ -50,10 +52,11 @@ async def opened_app(model: Path, prompts: Path, cloud: str) -> AsyncIterator[St
 
 
 async def warm_up(devices: Sequence[Device]) -> None:
-    """One short answer each: the first one of a new process is slow, and nobody's measure."""
-    for device in devices:
-        messages = [{"role": "user", "content": "Good morning."}]
-        async with device.stream(Settings(max_tokens=2), messages=messages) as answer:
+    """A short answer from each side: the first of a new process is slow, and nobody's measure."""
+    messages = [{"role": "user", "content": "Good morning."}]
+    ways = [(devices[0], Mode.ONLY_IN_CLOUD), *((each, Mode.ONLY_ON_DEVICE) for each in devices)]
+    for device, mode in ways:
+        async with device.stream(Settings(mode, max_tokens=2), messages=messages) as answer:
             await answer.final()
 
 
@@ -72,7 +75,25 @@ async def serve(model: Path, prompts: Path, cloud: str, listener: socket.socket)
         )
         port = listener.getsockname()[1]
         print(f"chat with it at http://127.0.0.1:{port}/ (Ctrl-C ends it)", flush=True)
-        await uvicorn.Server(config).serve([listener])
+        await _Server(config).serve([listener])
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the serving alone: what is around it has to be closed too."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, self._end)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _end(self) -> None:
+        self.should_exit = True
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ export class Answer {
     this.mode = mode;
     this.spoken = spoken;
     this.story = new Story();
-    this.chart = new Chart(this.story, mode !== "only_in_cloud");
+    this.chart = new Chart(this.story, mode);
     this.element = h(
       "article",
       { class: "answer" },

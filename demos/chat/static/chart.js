@@ -5,8 +5,11 @@ import { h, svg } from "./dom.js";
 import { percent, seconds } from "./words.js";
 
 const WIDTH = 400;
-const HEIGHT = 40;
+const HEIGHT = 34;
 const MIN_SPAN_S = 2;
+
+const WITH_BOTH = ["split", "prefer_in_cloud"];
+const WITH_DEVICE = [...WITH_BOTH, "only_on_device", "prefer_on_device"];
 
 const STRIPS = [
   {
@@ -21,14 +24,14 @@ const STRIPS = [
     series: ["prefill"],
     value: (story) => (story.promptTokens ? percent(story.prefill) : "–"),
     least: 1,
-    ofDevice: true,
+    modes: WITH_DEVICE,
   },
   {
     name: "Device lag",
     series: ["lag"],
     value: (story) => `${story.lag} tokens behind`,
     least: 10,
-    ofDevice: true,
+    modes: WITH_BOTH,
   },
   {
     name: "Pace",
@@ -45,10 +48,10 @@ export class Chart {
   #mark = h("span", { class: "axis-mark" });
   #frame = 0;
 
-  /** `withDevice`: whether the device takes part in the answer. */
-  constructor(story, withDevice) {
+  /** `mode` says which sides take part, and so which strips there are. */
+  constructor(story, mode) {
     this.story = story;
-    this.#strips = STRIPS.filter((strip) => withDevice || !strip.ofDevice).map((strip) => new Strip(strip));
+    this.#strips = STRIPS.filter(({ modes }) => !modes || modes.includes(mode)).map((strip) => new Strip(strip));
     const end = h("div", { class: "axis", "aria-hidden": "true" }, h("span", {}, "0 s"), this.#mark, this.#axis);
     this.element = h(
       "div",

@@ -15,6 +15,8 @@ export class Chat {
   #problem = document.querySelector("#problem");
   #count = 0;
   #running = null; // the name of the answer that is being written
+  #inSight = null; // the turn that is kept in sight while it grows
+  #growth = new ResizeObserver(() => this.#inSight?.scrollIntoView({ block: "nearest" }));
 
   constructor({ device, spoken, settings, describe }) {
     Object.assign(this, { device, spoken, settings, describe });
@@ -29,6 +31,9 @@ export class Chat {
       }
     });
     this.#stop.addEventListener("click", () => this.stop());
+    for (const move of ["wheel", "touchmove", "keydown"]) {
+      window.addEventListener(move, () => (this.#inSight = null), { passive: true });
+    }
   }
 
   /** Show a conversation, whose last answer may still be running. */
@@ -52,8 +57,7 @@ export class Chat {
     if (!answer) return this.#setRunning(null);
     this.#text.value = "";
     this.#empty.hidden = true;
-    const element = this.#add({ text, settings, answer });
-    element.scrollIntoView({ block: "start" });
+    this.#inSight = this.#add({ text, settings, answer });
   }
 
   #add({ text, settings, answer }) {
@@ -66,6 +70,7 @@ export class Chat {
     const turn = h("section", { class: "turn", "aria-label": `Turn ${this.#count}` }, question(text, this.#count));
     turn.append(shown.element, h("p", { class: "how made" }, this.describe(settings)));
     this.#turns.append(turn);
+    this.#growth.observe(turn);
     this.#setRunning(answer);
     shown.follow(this.device.events(answer)).then(() => {
       if (this.#running === answer) this.#setRunning(null);

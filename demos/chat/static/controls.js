@@ -15,7 +15,7 @@ export class Controls {
     this.element = h(
       "form",
       { class: "controls" },
-      this.#choice("mode", "Mode", Object.entries(MODES)),
+      this.#choice("mode", "Mode of the chat", Object.entries(MODES)),
       this.#choice("device", "Device, tokens/s (emulated)", setup.devices.map((each) => [each.name, speed(each)])),
       this.#range("rtt_ms", "Round trip (emulated)", { max: 400, step: 20, unit: "ms" }),
       this.#range("max_tokens", "Longest answer", { min: 20, max: setup.maxAnswerTokens, step: 20, unit: "tokens" }),
