@@ -50,6 +50,8 @@ class Member:
     address: str = ""
     # Processes with equal ones can map each other's memory.
     host_id: str = ""
+    # How its KV can move.
+    transfers: frozenset[str] = frozenset({"shm"})
     # Equal for those that share one page pool; empty where KV is moved.
     pool: bytes = b""
     ready: bool = True
@@ -79,7 +81,11 @@ class Member:
 
     def can_feed(self, other: Member) -> bool:
         """Whether KV gets from one to the other, in either direction."""
-        return (self.group, self.host_id, self.pool) == (other.group, other.host_id, other.pool)
+        if (self.group, self.pool) != (other.group, other.pool):
+            return False
+        common = self.transfers & other.transfers
+        reached_from_afar = bool(common - {"shm"}) and not self.pool
+        return reached_from_afar or (bool(common) and self.host_id == other.host_id)
 
     @property
     def role_name(self) -> str:

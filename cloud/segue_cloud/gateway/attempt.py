@@ -265,7 +265,10 @@ def _losing(
     except Unavailable as error:
         membership.remove(member, "UNREACHABLE")
         raise _Lost(member, error) from error
-    except (DeadlineExceeded, Cancelled, Aborted, TransferError) as error:
+    except TransferError as error:
+        membership.watch.transfer_failed(member, error.reason)
+        raise _Lost(member, error) from error
+    except (DeadlineExceeded, Cancelled, Aborted) as error:
         raise _Lost(member, error) from error
 
 

@@ -20,12 +20,12 @@ from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.assignment import Scope
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
-from segue_cloud.gateway.refinement import keep_ratio_for
+from segue_cloud.gateway.refinement import keep_ratio_for, qualities
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.steering import first_message, steer
 from segue_cloud.gateway.tenants import Tenants
 from segue_cloud.security.rates import RequestRates
-from segue_cloud.tuner.advice import TtftEstimate, advise
+from segue_cloud.tuner.advice import CloudEstimate, advise
 from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
@@ -73,7 +73,7 @@ class Gateway:
     ) -> None:
         """`group_status` tells what is measured of every group."""
         self.membership = membership
-        self.ttft = TtftEstimate()
+        self.cloud_speed = CloudEstimate()
         self._groups = groups or Groups()
         self._tenants = tenants or Tenants()
         self._tokenizer = tokenizer
@@ -211,14 +211,18 @@ class Gateway:
         group = self._groups.of(start.label, request.prompt_ids)
         length = len(request.prompt_ids)
         self._tenants.require_room(tenant, length, self._sessions.values())
+        speed = self.cloud_speed.speed(length)
         advice = advise(
             request.profile,
-            length,
-            request.cached_tokens,
-            request.max_tokens - len(request.output_prefix),
-            self.ttft.seconds(length),
+            speed,
+            prompt_tokens=length,
+            cached_tokens=request.cached_tokens,
+            max_tokens=request.max_tokens - len(request.output_prefix),
+            network=request.network,
+            targets=request.targets_over(group.targets),
+            quality=qualities(request, group.quality),
         )
-        advice.keep_ratio = keep_ratio_for(request, advice.keep_ratio, advice.ttft_s)
+        advice.keep_ratio = keep_ratio_for(request, advice.keep_ratio, speed)
         text = None
         if request.wants_text and self._tokenizer is not None:
             text = TextStream(self._tokenizer.vocabulary, request.sampling.stop)
@@ -274,7 +278,11 @@ class Gateway:
         if measured.first_token_s is not None and not measured.recomputed_tokens:
             waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
             ids = len(session.request.prompt_ids) + session.log.prefix_length
-            self.ttft.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
+            self.cloud_speed.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
+            if measured.list_s:
+                self.cloud_speed.observe_list(measured.list_s, measured.prefill_s)
+            decoded = len(session.log) + session.discarded - session.log.prefix_length - 1
+            self.cloud_speed.observe_decode(decoded, measured.slot_s)
 
     # ---- streams of a session
 

@@ -14,24 +14,25 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
-import numpy as np
-import numpy.typing as npt
 
-from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
 from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
 from segue_cloud.refine.refiner import Refiner
+from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import Compute, end_of
 from segue_cloud.worker.prefix_cache import PrefixCache
+from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
 from segue_cloud.worker.slots import Slot, Slots
-from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_protocol.errors import Cancelled, InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
 
@@ -52,7 +53,7 @@ class PrefillCounters:
 class _Ran:
     """What one prefill made, and what it took."""
 
-    logits: npt.NDArray[np.float32]
+    logits: Logits
     cached_tokens: int
     prefill_s: float
 
@@ -70,11 +71,14 @@ class PrefillWorker:
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        batch: Batch | None = None,
         refiner: Refiner | None = None,
     ) -> None:
         """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
 
-        Without a `refiner` no prompt is refined, whatever a job asks for.
+        `batch`: prompts go through it, beside what it decodes, in chunks as it has
+        room for; else one after the other, in chunks of `chunk_tokens`. Without a
+        `refiner` no prompt is refined, whatever a job asks for.
         """
         self.engine = engine
         self.slots = slots
@@ -84,9 +88,13 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._batch = batch
         self._refiner = refiner
         # One prompt at a time: two interleaved prefills would both end late.
-        self._turn = asyncio.Lock()
+        # A batch has turns of its own.
+        self._turn: AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if batch is None else nullcontext()
+        )
 
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
@@ -163,13 +171,20 @@ class PrefillWorker:
     def _refining(self, job: private.PrefillJob, slot: Slot) -> Refining | None:
         if self._refiner is None or not job.keep_ratio:
             return None
-        return Refining(self._refiner, list(job.token_ids), job.keep_ratio, slot, self._compute)
+        return Refining(
+            self._refiner,
+            list(job.token_ids),
+            job.keep_ratio,
+            slot,
+            self._compute,
+            looks_back=self._batch is not None,
+        )
 
     async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
         """Compute the prompt in its turn.
 
-        In chunks, an abort takes effect between two; in a single pass between two
-        layers. The last block is always computed, which the logits need, and so is
+        In chunks, an abort takes effect between two; in the single pass that refines
+        between two layers. The last block is always computed, which the logits need, and so is
         the window whose queries refine.
         """
         async with self._turn:
@@ -191,21 +206,43 @@ class PrefillWorker:
             if usable:
                 there = (keys[:usable], known[:usable])
                 hits = await self._compute.run(self.prefixes.load, *there, *place)
-            start = cached_tokens = ends[hits - 1] if hits else 0
+            cached_tokens = ends[hits - 1] if hits else 0
             self.counters.cached_tokens += cached_tokens
-            for end in ends[hits:] if refining is None else ends[-1:]:
-                chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
-                logits = await self._compute.run(
-                    self.engine.forward,
-                    slot.cells,
-                    [chunk],
-                    watch=refining.watch if refining is not None else None,
-                )
-                self.counters.prefilled_tokens += end - start
-                start = end
+            if self._batch is not None:
+                assert isinstance(slot, PlacedSlot)
+                logits = await self._batch.prefill(ids, cached_tokens, slot.table)
+                await self._look_back(ids, slot, refining)
+            elif refining is not None:
+                logits = await self._chunks(ids, cached_tokens, ends[-1:], slot, refining.watch)
+            else:
+                logits = await self._chunks(ids, cached_tokens, ends[hits:], slot, None)
             if keys:
                 await self._compute.run(self.prefixes.store, keys, known, *place)
-            return _Ran(logits[0], cached_tokens, anyio.current_time() - started_s)
+            return _Ran(logits, cached_tokens, anyio.current_time() - started_s)
+
+    async def _chunks(
+        self, ids: list[int], start: int, ends: list[int], slot: Slot, watch: LayerWatch | None
+    ) -> Logits:
+        """Compute the tokens from `start` on; the logits after the last."""
+        for end in ends:
+            chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
+            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=watch)
+            self.counters.prefilled_tokens += end - start
+            start = end
+        last: Logits = logits[0]
+        return last
+
+    async def _look_back(self, ids: list[int], slot: Slot, refining: Refining | None) -> None:
+        """Make the list of a prompt that went through a batch, whose queries are gone.
+
+        Its last tokens run once more, as far as the layers that are scored.
+        """
+        if refining is None:
+            return
+        start = max(0, refining.cacheable_tokens)
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        with suppress(Cancelled):
+            await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""
@@ -221,6 +258,7 @@ class PrefillWorker:
             prefilled_tokens_total=self.counters.prefilled_tokens,
             rejections_total=self.counters.rejections,
             cached_tokens_total=self.counters.cached_tokens,
+            leases_expired_total=self.counters.leases_expired,
         )
 
 

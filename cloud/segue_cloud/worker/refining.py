@@ -25,7 +25,10 @@ class Refining:
         keep_ratio: float,
         slot: Slot,
         compute: Compute,
+        *,
+        looks_back: bool = False,
     ) -> None:
+        """`looks_back`: the pass is for the list alone, and ends with it."""
         self.refined: asyncio.Future[private.Refined] = asyncio.get_running_loop().create_future()
         self.watch = refiner.watch(
             ids,
@@ -33,6 +36,7 @@ class Refining:
             slot.cells,
             slot.where(len(ids)),
             lambda kept: compute.report(self._tell, kept),
+            ends_pass=looks_back,
         )
         # The tokens whose queries refine must be computed, whatever a cache holds.
         self.cacheable_tokens = len(ids) - refiner.window
