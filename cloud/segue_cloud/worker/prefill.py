@@ -239,7 +239,7 @@ class PrefillWorker:
         """
         if refining is None:
             return
-        start = max(0, refining.cacheable_tokens)
+        start = refining.cacheable_tokens
         chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
         with suppress(Cancelled):
             await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)

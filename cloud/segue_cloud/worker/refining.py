@@ -39,7 +39,7 @@ class Refining:
             ends_pass=looks_back,
         )
         # The tokens whose queries refine must be computed, whatever a cache holds.
-        self.cacheable_tokens = len(ids) - refiner.window
+        self.cacheable_tokens = max(0, len(ids) - max(1, refiner.window))
         self._started_s = asyncio.get_running_loop().time()
 
     def begin(self) -> None:
