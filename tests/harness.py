@@ -149,6 +149,7 @@ async def reference_cloud(
     in every group, and no others. The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
+    refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
     groups = groups or Groups()
     membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
@@ -186,6 +187,7 @@ async def reference_cloud(
             prefill_slots=slots,
             max_context_tokens=max_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            refiner=refiner,
         )
         cloud.aggregated.append(worker)
         link = LocalLink(prefill=worker, decode=worker)
@@ -209,7 +211,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
-                refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
+                refiner=refiner,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)

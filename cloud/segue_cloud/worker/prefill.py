@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
@@ -32,7 +32,7 @@ from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
 from segue_cloud.worker.slots import Slot, Slots
-from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_protocol.errors import Cancelled, InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
 
@@ -171,13 +171,20 @@ class PrefillWorker:
     def _refining(self, job: private.PrefillJob, slot: Slot) -> Refining | None:
         if self._refiner is None or not job.keep_ratio:
             return None
-        return Refining(self._refiner, list(job.token_ids), job.keep_ratio, slot, self._compute)
+        return Refining(
+            self._refiner,
+            list(job.token_ids),
+            job.keep_ratio,
+            slot,
+            self._compute,
+            looks_back=self._batch is not None,
+        )
 
     async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
         """Compute the prompt in its turn.
 
-        In chunks, an abort takes effect between two; in a single pass between two
-        layers. The last block is always computed, which the logits need, and so is
+        In chunks, an abort takes effect between two; in the single pass that refines
+        between two layers. The last block is always computed, which the logits need, and so is
         the window whose queries refine.
         """
         async with self._turn:
@@ -199,22 +206,24 @@ class PrefillWorker:
             if usable:
                 there = (keys[:usable], known[:usable])
                 hits = await self._compute.run(self.prefixes.load, *there, *place)
-            start = cached_tokens = ends[hits - 1] if hits else 0
+            cached_tokens = ends[hits - 1] if hits else 0
             self.counters.cached_tokens += cached_tokens
             if self._batch is not None:
                 assert isinstance(slot, PlacedSlot)
-                logits = await self._batch.prefill(ids, start, slot.table)
+                logits = await self._batch.prefill(ids, cached_tokens, slot.table)
+                await self._look_back(ids, slot, refining)
+            elif refining is not None:
+                logits = await self._chunks(ids, cached_tokens, ends[-1:], slot, refining.watch)
             else:
-                stops = ends[hits:] if refining is None else ends[-1:]
-                logits = await self._chunks(ids, start, stops, slot, refining)
+                logits = await self._chunks(ids, cached_tokens, ends[hits:], slot, None)
             if keys:
                 await self._compute.run(self.prefixes.store, keys, known, *place)
             return _Ran(logits, cached_tokens, anyio.current_time() - started_s)
 
     async def _chunks(
-        self, ids: list[int], start: int, ends: list[int], slot: Slot, refining: Refining | None
+        self, ids: list[int], start: int, ends: list[int], slot: Slot, watch: LayerWatch | None
     ) -> Logits:
-        watch = refining.watch if refining is not None else None
+        """Compute the tokens from `start` on; the logits after the last."""
         for end in ends:
             chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
             logits = await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=watch)
@@ -222,6 +231,18 @@ class PrefillWorker:
             start = end
         last: Logits = logits[0]
         return last
+
+    async def _look_back(self, ids: list[int], slot: Slot, refining: Refining | None) -> None:
+        """Make the list of a prompt that went through a batch, whose queries are gone.
+
+        Its last tokens run once more, as far as the layers that are scored.
+        """
+        if refining is None:
+            return
+        start = refining.cacheable_tokens
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        with suppress(Cancelled):
+            await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""
