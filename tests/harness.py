@@ -22,6 +22,8 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.watch.base import Watch
 from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
@@ -207,6 +209,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)
