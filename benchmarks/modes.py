@@ -154,9 +154,7 @@ def table(report: dict[str, Any]) -> str:
         f"{'aggregated':>11}",
     ]
     for row in report["rows"]:
-        pd, unified, aggregated = (
-            "-" if row[f"{way}_rps"] is None else f"{row[f'{way}_rps']:.2f}" for way in WAYS
-        )
+        pd, unified, aggregated = (f"{row[f'{way}_rps']:.2f}" for way in WAYS)
         lines.append(
             f"{row['engine']:>9} {row['answers']:>8} {row['ttft_s']:>6} {row['tpot_s']:>6} "
             f"{pd:>7} {unified:>8} {aggregated:>11}"

@@ -66,4 +66,3 @@ def test_the_rows_of_the_modes_benchmark() -> None:
         assert row["unified_prefill_share"] == 0.5
     report = {"rows": rows, "enough": 0.9, "profile": "p", "requests": 16, "real_requests": 0}
     assert "aggregated" in table(report)
-    assert "-" in table({**report, "rows": [{**rows[0], "unified_rps": None}]})
