@@ -29,9 +29,14 @@ def gguf_model() -> Path:
     return convert_to_gguf(TINY, ROOT / "models" / "tiny-gguf")
 
 
-class _Handler(SimpleHTTPRequestHandler):
-    policy: str
+# Nothing from elsewhere, no inline code, no eval; a WebSocket to loopback.
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; "
+    "connect-src 'self' ws://127.0.0.1:*; base-uri 'none'; form-action 'none'"
+)
 
+
+class _Handler(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         path = path.partition("?")[0]
         places = {**PLACES, "/model/": gguf_model()}
@@ -52,7 +57,9 @@ class _Handler(SimpleHTTPRequestHandler):
         self.wfile.write(body)
 
     def end_headers(self) -> None:
-        self.send_header("Content-Security-Policy", self.policy)
+        self.send_header("Content-Security-Policy", POLICY)
+        # Or the browser may keep this build's modules for the next one.
+        self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
@@ -63,35 +70,14 @@ _Handler.extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".wasm": "
 
 
 @contextmanager
-def site() -> Iterator[_Site]:
-    """A server in a thread of its own, stopped on the way out."""
-
-    class Handler(_Handler):
-        pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = _Site(f"http://127.0.0.1:{server.server_port}", Handler)
-    served.allow_cloud("")
+def site() -> Iterator[str]:
+    """Its address; a server in a thread of its own, stopped on the way out."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield served
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-class _Site:
-    """Where it is, and to whom its pages may speak."""
-
-    def __init__(self, url: str, handler: type[_Handler]) -> None:
-        self.url = url
-        self._handler = handler
-
-    def allow_cloud(self, url: str) -> None:
-        """The policy of pages from now on: nothing from elsewhere, but a WebSocket to `url`."""
-        self._handler.policy = (
-            "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; "
-            f"connect-src 'self' {url}; base-uri 'none'; form-action 'none'"
-        )

@@ -3,21 +3,27 @@
 import { Template } from "/jinja/index.js";
 import { Client, ModelStore, measureProfile } from "/sdk/index.js";
 import { WllamaEngine } from "/sdk/engines/wllama.js";
+import { identityToWire } from "/sdk/identity.js";
 import { Wllama } from "/wllama/index.js";
 
 const SAVED = "answer";
 const wasmUrl = "/wllama/single-thread/wllama.wasm";
 let engine;
+let profile;
 let client;
 let running;
 
-/** Load the model and be a device of `cloud`; returns how fast this one is. */
-async function open(cloud, options = {}) {
+/** Load the model, from the cache if it is there; returns how fast this device is. */
+async function load() {
   const store = new ModelStore("/model/");
-  engine = await WllamaEngine.load({ store, Wllama, Template, wasmUrl, ...options });
-  const profile = await measureProfile(engine);
-  client = new Client({ cloud, engine, profile, pacing: { enabled: false } });
+  engine = await WllamaEngine.load({ store, Wllama, Template, wasmUrl });
+  profile = await measureProfile(engine);
   return { ...profile };
+}
+
+/** Be a device of `cloud`. */
+function connect(cloud) {
+  client = new Client({ cloud, engine, profile, pacing: { enabled: false }, reuseKv: false });
 }
 
 /** Begin an answer; it is kept at every event, for a page that is loaded again. */
@@ -25,15 +31,20 @@ function start(options) {
   follow(client.stream(options));
 }
 
+/** The same on a device that never gets its prompt prefilled. */
+function startWithoutDevice(options) {
+  engine.append = () => new Promise(() => {});
+  start(options);
+}
+
 function resume() {
   follow(client.resume(JSON.parse(sessionStorage.getItem(SAVED))));
 }
 
 function follow(answer) {
-  const events = [];
-  running = { answer, events, seen: [] };
-  running.ended = read(running).catch((error) => {
-    running.error = { name: error.name, reason: error.reason, message: error.message };
+  running = { answer, events: [], error: null, watchers: [] };
+  running.ended = read(running).catch(({ name, reason, message }) => {
+    running.error = { name, reason, message };
   });
 }
 
@@ -44,40 +55,36 @@ async function read(run) {
     run.events.push(event);
     if (event.type === "token") shown.textContent += event.text;
     sessionStorage.setItem(SAVED, JSON.stringify(run.answer.snapshot()));
-    for (const check of run.seen) check();
+    for (const watch of run.watchers) watch();
   }
 }
 
-/** Until there are `count` events of a type; the answer's end is an error. */
+/** Until there are `count` events of a type; an answer that ends before is an error. */
 function seen(type, count = 1) {
+  const run = running;
   return new Promise((resolve, reject) => {
-    const check = () => {
-      if (running.events.filter((event) => event.type === type).length >= count) resolve(null);
+    const watch = () => {
+      if (run.events.filter((event) => event.type === type).length >= count) resolve(null);
     };
-    running.seen.push(check);
-    check();
-    running.ended.then(() => reject(new Error(`no ${type}: ${JSON.stringify(running.error)}`)));
+    run.watchers.push(watch);
+    watch();
+    run.ended.then(() => reject(new Error(`no ${type}: ${JSON.stringify(run.error)}`)));
   });
 }
 
 /** Read to the end: events and the error, if any, as JSON. */
 async function finish() {
-  await running.ended;
+  const { ended, events } = running;
+  await ended;
   const plain = (_, value) => (typeof value === "bigint" ? value.toString() : value);
-  return JSON.parse(JSON.stringify({ events: running.events, error: running.error }, plain));
-}
-
-/** Ids of a prompt as this device tokenizes it, and the device's logits behind them. */
-async function logitsOf(messages) {
-  const ids = await engine.encodeChat(messages);
-  await engine.rewind(0);
-  await engine.append(ids, { signal: new AbortController().signal });
-  return { ids, logits: Array.from(await engine.logits()) };
+  return JSON.parse(JSON.stringify({ events, error: running.error }, plain));
 }
 
 window.device = {
-  open, start, resume, seen, finish, logitsOf,
+  load, connect, start, startWithoutDevice, resume, seen, finish,
   cancel: () => running.answer.cancel(),
-  identity: () => engine.identity,
+  encodeChat: (messages) => engine.encodeChat(messages),
+  identity: () => identityToWire(engine.identity),
+  shown: () => document.getElementById("answer").textContent,
 };
 document.body.dataset.ready = "yes";
