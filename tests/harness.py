@@ -134,6 +134,7 @@ async def reference_cloud(
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
     one_pool: bool = False,
+    layerwise: bool = False,
     **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one decode worker and some prefill workers in every group.
@@ -180,6 +181,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                layerwise=layerwise,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)

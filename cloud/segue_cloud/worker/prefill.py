@@ -16,7 +16,8 @@ import anyio
 import numpy as np
 import numpy.typing as npt
 
-from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
+from segue_cloud.kv.contiguous import Slot as ContiguousSlot
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
 from segue_cloud.worker.compute import Compute
@@ -53,8 +54,14 @@ class PrefillWorker:
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        layerwise: bool = False,
     ) -> None:
-        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs."""
+        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
+
+        `layerwise`: the prompt goes through the layers as one chunk, whatever
+        `chunk_tokens`, and its KV is offered layer by layer; an abort takes
+        effect after the whole prompt. Of no effect where KV stays in place.
+        """
         self.engine = engine
         self.slots = slots
         self.counters = PrefillCounters()
@@ -63,6 +70,7 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._layerwise = layerwise
         # One prompt at a time: two interleaved prefills would both end late.
         self._turn = asyncio.Lock()
 
@@ -98,9 +106,13 @@ class PrefillWorker:
             )
         try:
             yield private.PrefillResponse(accepted=private.Accepted())
+            followed = slot if self._layerwise and isinstance(slot, ContiguousSlot) else None
             async with self._turn:
+                if followed is not None:
+                    early = private.Started(ticket=followed.early_ticket())
+                    yield private.PrefillResponse(started=early)
                 started = anyio.current_time()
-                logits, cached_tokens = await self._run(job, slot)
+                logits, ticket, cached_tokens = await self._run(job, slot, followed)
                 prefill_s = anyio.current_time() - started
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
@@ -115,7 +127,7 @@ class PrefillWorker:
                     epoch=job.epoch,
                     index=len(output),
                     token_id=token.token_id,
-                    ticket=slot.ticket(self._digest),
+                    ticket=ticket,
                     prefill_s=prefill_s,
                     logprob=token.logprob,
                     cached_tokens=cached_tokens,
@@ -129,12 +141,13 @@ class PrefillWorker:
             self.slots.release(slot)
 
     async def _run(
-        self, job: private.PrefillJob, slot: Slot
-    ) -> tuple[npt.NDArray[np.float32], int]:
-        """Logits after the last token, and how many tokens came from the cache.
+        self, job: private.PrefillJob, slot: Slot, followed: ContiguousSlot | None
+    ) -> tuple[npt.NDArray[np.float32], private.KvTicket, int]:
+        """Logits after the last token, the ticket, and how many tokens came from the cache.
 
         Block by block: an abort takes effect between two. The last block is
-        always computed, which the logits need.
+        always computed, which the logits need. All in one block where the
+        layers of `followed` are, layer by layer.
         """
         ids = list(job.token_ids)
         largest = self._chunk_tokens
@@ -148,15 +161,25 @@ class PrefillWorker:
         hits = await self._compute.run(self.prefixes.load, *caching) if keys else 0
         start = cached_tokens = ends[hits - 1] if hits else 0
         self.counters.cached_tokens += cached_tokens
-        for end in ends[hits:]:
+        watch = None if followed is None else _LayersDone(followed)
+        for end in ends[hits:-1] if watch is None else ():
             chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
-            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
+            await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        logits, ticket = await self._compute.run(self._last, slot, chunk, watch)
+        self.counters.prefilled_tokens += len(ids) - start
         if keys:
             await self._compute.run(self.prefixes.store, *caching)
-        last: npt.NDArray[np.float32] = logits[0]
-        return last, cached_tokens
+        return logits, ticket, cached_tokens
+
+    def _last(
+        self, slot: Slot, chunk: Chunk, watch: LayerWatch | None
+    ) -> tuple[npt.NDArray[np.float32], private.KvTicket]:
+        """Not on the event loop: a full digest reads every byte."""
+        logits: npt.NDArray[np.float32] = self.engine.forward(slot.cells, [chunk], watch=watch)[0]
+        return logits, slot.ticket(self._digest)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""
@@ -174,3 +197,16 @@ class PrefillWorker:
             cached_tokens_total=self.counters.cached_tokens,
             leases_expired_total=self.counters.leases_expired,
         )
+
+
+class _LayersDone:
+    """Tells readers of a slot, from the engine's thread, which layers are written."""
+
+    def __init__(self, slot: ContiguousSlot) -> None:
+        self._slot = slot
+
+    def wants_queries(self, layer: int) -> int:
+        return 0
+
+    def after_layer(self, layer: int, queries: npt.NDArray[np.float32] | None) -> None:
+        self._slot.layer_done(layer + 1)
