@@ -108,11 +108,11 @@ async def offer(
                         answer = await stream.receive()
                 except TimeoutError:
                     member.suspect = True
-                    membership.watch.offered(member, NO_ANSWER)
+                    membership.watch.offered(member, role, NO_ANSWER)
                     continue
                 except Overloaded as rejection:
                     member.suspect = False
-                    membership.watch.offered(member, rejection.reason)
+                    membership.watch.offered(member, role, rejection.reason)
                     continue
                 except Unavailable:
                     membership.remove(member, "UNREACHABLE")
@@ -121,7 +121,7 @@ async def offer(
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
                 member.suspect = False
                 member.accepted_turn = 1 + max(other.accepted_turn for other in membership.members)
-                membership.watch.offered(member, None)
+                membership.watch.offered(member, role, None)
                 held = True
                 yield member, stream, answer
                 return

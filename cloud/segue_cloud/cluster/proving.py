@@ -50,7 +50,7 @@ def _partner(membership: Membership, member: Member) -> Member | None:
     ready = [partner for partner in partners if partner.ready]
     if ready:
         return min(ready, key=lambda partner: partner.open_streams)
-    return partners[0] if partners and member.role == private.ROLE_DECODE else None
+    return partners[0] if partners and member.serves(private.ROLE_DECODE) else None
 
 
 def _why_alone(membership: Membership, member: Member) -> str:

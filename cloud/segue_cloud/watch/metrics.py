@@ -128,9 +128,9 @@ class Metrics(Watch):
     def left(self, member: Member, reason: str) -> None:
         self._departures.labels(member.group, member.role_name, reason).inc()
 
-    def offered(self, member: Member, rejection: str | None) -> None:
+    def offered(self, member: Member, role: private.Role, rejection: str | None) -> None:
         if rejection is not None:
-            self._rejections[member.role].labels(member.group, rejection).inc()
+            self._rejections[role].labels(member.group, rejection).inc()
 
     def refused(self, error: SegueError) -> None:
         self._refused.labels(error.reason).inc()

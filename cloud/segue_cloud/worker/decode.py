@@ -44,8 +44,13 @@ class DecodeWorker:
         *,
         digest: DigestKind = "sampled",
         admit_lease_s: float = 60.0,
+        max_reserved: int | None = None,
     ) -> None:
-        """Without a `puller`, prefill shares the pool and writes into it itself."""
+        """Without a `puller`, prefill shares the pool and writes into it itself.
+
+        `max_reserved`: how many may hold a reservation while their prompt is
+        prefilled, if there is another limit than the places in the batch.
+        """
         self.batch = batch
         self.pool = batch.pool
         self.rejections = 0
@@ -55,6 +60,7 @@ class DecodeWorker:
         self._transfers = transfers
         self._digest: DigestKind = digest
         self._admit_lease_s = admit_lease_s
+        self._max_reserved = batch.max_batch if max_reserved is None else max_reserved
         self._reserved = 0
 
     async def decode(
@@ -103,7 +109,8 @@ class DecodeWorker:
                 self.pool.free(table)
 
     def _reserve(self, tokens: int) -> PageTable:
-        places = self.batch.max_batch - self.batch.running - self._reserved
+        most = min(self.batch.max_batch - self.batch.running, self._max_reserved)
+        places = most - self._reserved
         table = self._evicting(lambda: self.pool.reserve(tokens)) if places > 0 else None
         if table is None:
             self.rejections += 1

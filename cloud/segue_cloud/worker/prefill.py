@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 import anyio
-import numpy as np
-import numpy.typing as npt
 
 from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
 from segue_cloud.kv.contiguous import Slot as ContiguousSlot
 from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
+from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.prefix_cache import PrefixCache
+from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.requests import next_message
 from segue_cloud.worker.slots import Slot, Slots
 from segue_protocol.errors import InvalidRequest, Overloaded
@@ -55,12 +57,16 @@ class PrefillWorker:
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
         layerwise: bool = False,
+        batch: Batch | None = None,
     ) -> None:
         """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
 
         `layerwise`: the prompt goes through the layers as one chunk, whatever
         `chunk_tokens`, and its KV is offered layer by layer; an abort takes
         effect after the whole prompt. Of no effect where KV stays in place.
+
+        `batch`: prompts go through it, beside what it decodes, in chunks as it has
+        room for; else one after the other, in chunks of `chunk_tokens`.
         """
         self.engine = engine
         self.slots = slots
@@ -71,8 +77,12 @@ class PrefillWorker:
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
         self._layerwise = layerwise
+        self._batch = batch
         # One prompt at a time: two interleaved prefills would both end late.
-        self._turn = asyncio.Lock()
+        # A batch has turns of its own.
+        self._turn: AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if batch is None else nullcontext()
+        )
 
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
@@ -142,7 +152,7 @@ class PrefillWorker:
 
     async def _run(
         self, job: private.PrefillJob, slot: Slot, followed: ContiguousSlot | None
-    ) -> tuple[npt.NDArray[np.float32], private.KvTicket, int]:
+    ) -> tuple[Logits, private.KvTicket, int]:
         """Logits after the last token, the ticket, and how many tokens came from the cache.
 
         Block by block: an abort takes effect between two. The last block is
@@ -161,24 +171,36 @@ class PrefillWorker:
         hits = await self._compute.run(self.prefixes.load, *caching) if keys else 0
         start = cached_tokens = ends[hits - 1] if hits else 0
         self.counters.cached_tokens += cached_tokens
-        watch = None if followed is None else _LayersDone(followed)
-        for end in ends[hits:-1] if watch is None else ():
+        if self._batch is not None:
+            assert isinstance(slot, PlacedSlot)
+            last = await self._batch.prefill(ids, start, slot.table)
+            ticket = slot.ticket(self._digest)
+        else:
+            blocks = ends[hits:] if followed is None else ends[-1:]
+            watch = None if followed is None else _LayersDone(followed)
+            last, ticket = await self._chunks(ids, start, blocks, slot, watch)
+        if keys:
+            await self._compute.run(self.prefixes.store, *caching)
+        return last, ticket, cached_tokens
+
+    async def _chunks(
+        self, ids: list[int], start: int, ends: list[int], slot: Slot, watch: LayerWatch | None
+    ) -> tuple[Logits, private.KvTicket]:
+        for end in ends[:-1]:
             chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
             await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
         chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
-        logits, ticket = await self._compute.run(self._last, slot, chunk, watch)
+        last = await self._compute.run(self._last, slot, chunk, watch)
         self.counters.prefilled_tokens += len(ids) - start
-        if keys:
-            await self._compute.run(self.prefixes.store, *caching)
-        return logits, ticket, cached_tokens
+        return last
 
     def _last(
         self, slot: Slot, chunk: Chunk, watch: LayerWatch | None
-    ) -> tuple[npt.NDArray[np.float32], private.KvTicket]:
+    ) -> tuple[Logits, private.KvTicket]:
         """Not on the event loop: a full digest reads every byte."""
-        logits: npt.NDArray[np.float32] = self.engine.forward(slot.cells, [chunk], watch=watch)[0]
+        logits: Logits = self.engine.forward(slot.cells, [chunk], watch=watch)[0]
         return logits, slot.ticket(self._digest)
 
     def check_integrity(self) -> None:
@@ -208,5 +230,5 @@ class _LayersDone:
     def wants_queries(self, layer: int) -> int:
         return 0
 
-    def after_layer(self, layer: int, queries: npt.NDArray[np.float32] | None) -> None:
+    def after_layer(self, layer: int, queries: Logits | None) -> None:
         self._slot.layer_done(layer + 1)

@@ -14,6 +14,7 @@ import grpc.aio
 from segue_cloud.cluster.reasons import PROBE_FAILED
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.security.peers import Peers
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.host import host_id
 from segue_cloud.worker.intake import Intake
@@ -33,7 +34,7 @@ from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
 
-Worker = PrefillWorker | DecodeWorker
+Worker = PrefillWorker | DecodeWorker | AggregatedWorker
 
 # Between two tries to join. A gateway that restarts is back in a second or two.
 JOIN_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -57,7 +58,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: grpc.aio.ServicerContext[private.PrefillRequest, private.PrefillResponse],
     ) -> None:
         worker = self._worker
-        handler = worker.prefill if isinstance(worker, PrefillWorker) else _not_a_prefill_worker
+        handler = _not_a_prefill_worker if isinstance(worker, DecodeWorker) else worker.prefill
         await serve_stream(self._through_intake(handler), requests, context)
 
     async def Decode(
@@ -66,7 +67,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: grpc.aio.ServicerContext[private.DecodeRequest, private.DecodeResponse],
     ) -> None:
         worker = self._worker
-        handler = worker.decode if isinstance(worker, DecodeWorker) else _not_a_decode_worker
+        handler = _not_a_decode_worker if isinstance(worker, PrefillWorker) else worker.decode
         await serve_stream(self._through_intake(handler), requests, context)
 
     async def GetStatus(
@@ -208,7 +209,7 @@ class WorkerServer:
         with anyio.move_on_after(grace_s) as grace:
             await self._intake.empty()
         if grace.cancelled_caught:
-            if isinstance(self._worker, DecodeWorker):
+            if not isinstance(self._worker, PrefillWorker):
                 self._worker.batch.evict_all()
             with anyio.move_on_after(EVICTED_GRACE_S):
                 await self._intake.empty()

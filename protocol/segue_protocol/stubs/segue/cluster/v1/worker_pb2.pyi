@@ -383,7 +383,7 @@ class ClusterStatus(_message.Message):
     def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("name", "prefill_workers", "decode_workers", "prefill_s", "decode_s", "cloud_tokens", "requests_per_s", "rejected_share", "balanced_prefill_workers")
+    __slots__ = ("name", "prefill_workers", "decode_workers", "prefill_s", "decode_s", "cloud_tokens", "requests_per_s", "rejected_share", "balanced_prefill_workers", "time_to_first_token_s", "time_per_output_token_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
     DECODE_WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -393,6 +393,8 @@ class GroupStatus(_message.Message):
     REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
     REJECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
     BALANCED_PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    TIME_PER_OUTPUT_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     prefill_workers: int
     decode_workers: int
@@ -402,7 +404,9 @@ class GroupStatus(_message.Message):
     requests_per_s: float
     rejected_share: float
     balanced_prefill_workers: float
-    def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ...) -> None: ...
+    time_to_first_token_s: float
+    time_per_output_token_s: float
+    def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ..., time_to_first_token_s: _Optional[float] = ..., time_per_output_token_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error", "draining", "cached_tokens_total", "group", "ready", "unready_reason", "transfer_failures", "leases_expired_total", "quarantined_bytes", "transfer")
