@@ -13,6 +13,8 @@ from segue_protocol.wire import private
 from tests.processes import TINY, connected, is_idle, wait_for
 
 REQUESTS = 64
+# Three clusters one after the other, and every request alone before.
+pytestmark = pytest.mark.timeout(300)
 SENTENCE = "A long way to go, and a long story to tell on the way. "
 PROMPTS = [SENTENCE * (1 + place % 4) + f"Say {place}." for place in range(REQUESTS)]
 MAX_TOKENS = 8

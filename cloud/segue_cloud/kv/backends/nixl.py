@@ -130,6 +130,7 @@ class NixlReader:
         self._devices = devices
         self._backend = ""
         self._peers: dict[str, bytes] = {}
+        self._gone: set[str] = set()
         self._staging: _Staging | None = None
         self._unfinished: list[tuple[str, _Staging]] = []
 
@@ -167,7 +168,7 @@ class NixlReader:
                     spans = ticket.layers[starts[ahead] : min(starts[ahead] + together, stop)]
                     offset = PAGE_BYTES + ahead % batches * together * layer_bytes
                     self._post(peer, ticket, staging, _runs(ticket, spans, staging, offset))
-                self._end_first(ticket, staging, deadline)
+                self._end_first(peer, ticket, staging, deadline)
                 offset = PAGE_BYTES + turn % batches * together * layer_bytes
                 for _ in range(starts[turn], min(starts[turn] + together, stop)):
                     run = staging.bytes[offset : offset + layer_bytes]
@@ -181,7 +182,11 @@ class NixlReader:
         self._settle()
 
     def forget(self, ticket: private.KvTicket) -> None:
-        self._remove(f"segue-{ticket.incarnation.hex()}")
+        # One that lives is kept: UCX holds a socket of every connection that was
+        # given up until the other side ends.
+        peer = f"segue-{ticket.incarnation.hex()}"
+        if peer in self._gone:
+            self._remove(peer)
 
     def close(self) -> None:
         self._settle()
@@ -204,7 +209,7 @@ class NixlReader:
             (source.generations_address - HEADER_BYTES, here + 2 * _WORD_BYTES, HEADER_BYTES),
         ]
         self._post(peer, ticket, staging, words)
-        self._end_first(ticket, staging, deadline)
+        self._end_first(peer, ticket, staging, deadline)
         header = staging.bytes[2 * _WORD_BYTES : 2 * _WORD_BYTES + HEADER_BYTES].tobytes()
         if header_incarnation(header) != ticket.incarnation:
             raise TransferError(
@@ -219,9 +224,12 @@ class NixlReader:
         try:
             staging.reads.append(self._agent.read(peer, runs))
         except Exception as error:  # NIXL's have no base class of their own
+            self._gone.add(peer)
             raise peer_gone(ticket, error) from error
 
-    def _end_first(self, ticket: private.KvTicket, staging: _Staging, deadline: Deadline) -> None:
+    def _end_first(
+        self, peer: str, ticket: private.KvTicket, staging: _Staging, deadline: Deadline
+    ) -> None:
         """Wait for the oldest read into this buffer."""
         read = staging.reads[0]
         try:
@@ -231,6 +239,7 @@ class NixlReader:
         except TransferError:
             raise
         except Exception as error:
+            self._gone.add(peer)
             raise peer_gone(ticket, error) from error
         self._backend = self._backend or read.backend
         staging.reads.popleft().release()
@@ -257,6 +266,7 @@ class NixlReader:
         # With a read unfinished the connection stays: it must be able to end.
         if any(peer == waiting for waiting, _ in self._unfinished):
             return
+        self._gone.discard(peer)
         if self._peers.pop(peer, None) is not None:
             self._agent.remove_peer(peer)
 
