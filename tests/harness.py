@@ -138,6 +138,7 @@ async def reference_cloud(
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
     one_pool: bool = False,
+    layerwise: bool = False,
     aggregated_workers: int = 0,
     iteration_tokens: int = 12,
     **gateway_options: Any,
@@ -211,6 +212,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                layerwise=layerwise,
                 refiner=refiner,
             )
             cloud.prefills.append(prefill)

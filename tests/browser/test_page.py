@@ -141,7 +141,8 @@ def test_the_browser_claims_level_2(tab: Tab, llama_cpp: DeviceEngine) -> None:
     assert exactness_level(identity, llama_cpp.identity) == 2
     tokenizer = ChatTokenizer.from_directory(gguf_model())
     for content in (PROMPT.messages[0]["content"], " <|eos|> 12  héllo\n\n\t🎶 don't"):
-        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+        system = {"role": "system", "content": "Be brief."}
+        messages = [system, {"role": "user", "content": content}]
         assert tab.call("encodeChat", messages) == tokenizer.encode_chat(messages)
 
 
