@@ -20,7 +20,7 @@ from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.assignment import Scope
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
-from segue_cloud.gateway.refinement import keep_ratio_for
+from segue_cloud.gateway.refinement import keep_ratio_for, qualities
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.steering import first_message, steer
 from segue_cloud.gateway.tenants import Tenants
@@ -219,7 +219,7 @@ class Gateway:
             max_tokens=request.max_tokens - len(request.output_prefix),
             network=request.network,
             targets=request.targets_over(group.targets),
-            quality=group.quality,
+            quality=qualities(request, group.quality),
         )
         advice.keep_ratio = keep_ratio_for(request, advice.keep_ratio, advice.ttft_s)
         text = None

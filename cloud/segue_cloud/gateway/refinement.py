@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from segue_cloud.gateway.admission import Request
-from segue_cloud.tuner.advice import DEFAULT_NETWORK
+from segue_cloud.tuner.advice import DEFAULT_NETWORK, LIST_SHARE
 from segue_protocol.wire import private, public
 
 # What may not be dropped is most of a shorter prompt.
 MIN_PROMPT_TOKENS = 128
-# When the list is made, as a share of the time to first token (docs/refinement.md).
-LIST_SHARE = 0.6
+
+
+def qualities(
+    request: Request, table: Sequence[tuple[float, float]]
+) -> Sequence[tuple[float, float]]:
+    """(keep ratio, quality) that the tuner may reckon with: the app's wish, else the `table`.
+
+    Nothing where a list would come to nothing, whatever the device's speed.
+    """
+    if _needless(request):
+        return ()
+    return table if request.keep_ratio is None else [(request.keep_ratio, 1.0)]
 
 
 def keep_ratio_for(request: Request, advised: float, ttft_s: float) -> float:
@@ -21,20 +33,23 @@ def keep_ratio_for(request: Request, advised: float, ttft_s: float) -> float:
     `ttft_s` is what the cloud expects its own first token to take.
     """
     ratio = advised if request.keep_ratio is None else request.keep_ratio
-    through = request.credit_through
-    needless = (
-        request.wants_text
-        or len(request.prompt_ids) < MIN_PROMPT_TOKENS
-        or len(request.output_prefix) > 0
-        or (through is not None and through >= request.max_tokens)
-    )
-    if needless or ratio >= 1:
+    if _needless(request) or ratio >= 1:
         return 1.0
     if request.profile is not None:
         own_s = request.profile.prefill_left_s(len(request.prompt_ids), request.cached_tokens)
         if own_s <= LIST_SHARE * ttft_s + DEFAULT_NETWORK.added_s:
             return 1.0
     return ratio
+
+
+def _needless(request: Request) -> bool:
+    through = request.credit_through
+    return (
+        request.wants_text
+        or len(request.prompt_ids) < MIN_PROMPT_TOKENS
+        or len(request.output_prefix) > 0
+        or (through is not None and through >= request.max_tokens)
+    )
 
 
 class PromptList:

@@ -17,6 +17,9 @@ from segue_protocol.wire import public
 # What the network adds to the TTFT measured here, where the device does not know it yet.
 DEFAULT_NETWORK = Network(added_s=0.05)
 
+# When a prompt's list is made, as a share of its time to first token (docs/refinement.md).
+LIST_SHARE = 0.6
+
 # Fewer tokens of a decode batch say little about the time of one.
 MIN_DECODED_TOKENS = 4
 
@@ -54,8 +57,12 @@ class CloudEstimate:
     def speed(self, prompt_tokens: int) -> CloudSpeed:
         """How a prompt of this length would fare now."""
         prefill_s = self.per_token_s * prompt_tokens
+        ttft_s = self.base_s + prefill_s
         return CloudSpeed(
-            ttft_s=self.base_s + prefill_s, decode_s=self.decode_s, prefill_s=prefill_s
+            ttft_s=ttft_s,
+            decode_s=self.decode_s,
+            prefill_s=prefill_s,
+            list_s=LIST_SHARE * ttft_s,
         )
 
 
