@@ -138,6 +138,7 @@ async def reference_cloud(
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
     one_pool: bool = False,
+    layerwise: bool = False,
     aggregated_workers: int = 0,
     iteration_tokens: int = 12,
     **gateway_options: Any,
@@ -149,6 +150,7 @@ async def reference_cloud(
     in every group, and no others. The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
+    refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
     groups = groups or Groups()
     membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
@@ -186,6 +188,7 @@ async def reference_cloud(
             prefill_slots=slots,
             max_context_tokens=max_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            refiner=refiner,
         )
         cloud.aggregated.append(worker)
         link = LocalLink(prefill=worker, decode=worker)
@@ -209,7 +212,8 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
-                refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
+                layerwise=layerwise,
+                refiner=refiner,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)
