@@ -22,11 +22,14 @@ from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.profiles.base import CloudProfile
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_protocol.reference import reference_vocabulary
 from segue_protocol.wire import private
 
 
@@ -80,7 +83,8 @@ class Instances:
         tokens = self._shape.max_context_tokens
         slots = SlotPool(engine.layout, self._shape.prefill_slots, tokens)
         self._held.callback(slots.close)
-        worker = PrefillWorker(engine, slots, compute, chunk_tokens=tokens)
+        refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
+        worker = PrefillWorker(engine, slots, compute, chunk_tokens=tokens, refiner=refiner)
         self._workers.append(worker)
         return worker
 

@@ -106,6 +106,7 @@ class ServeConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
@@ -151,7 +152,7 @@ class ServeConfig:
 class WorkerConfig:
     """`segue-cloud worker`: one worker process."""
 
-    role: str = ""
+    role: str = ""  # prefill, decode, aggregated or unified
     group: str = "default"
     gateway: str = ""  # where workers join
     host: str = "127.0.0.1"  # where the gateway finds this worker
@@ -172,6 +173,7 @@ class WorkerConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024

@@ -200,6 +200,7 @@ def _workers(
             prefill_slots=config.prefill_slots,
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refine_layer=config.refine_layer,
             max_batch=config.max_batch,
             iteration_tokens=config.iteration_tokens,
             pages=config.pages,

@@ -76,6 +76,8 @@ class Observer(Protocol):
 
     def observe_prefill(self, prefilled: private.Prefilled) -> None: ...
 
+    def observe_refined(self, refined: private.Refined) -> None: ...
+
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
     def decoding_on(self, stream: DecodeStream | None) -> None:
@@ -139,9 +141,14 @@ async def run_attempt(
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
-                if answer is not None and answer.HasField("started"):
-                    with _losing(membership, decoder):
-                        await decode.send(prefetch_message(answer.started))
+                while answer is not None and not answer.HasField("prefilled"):
+                    if answer.HasField("refined"):
+                        observer.observe_refined(answer.refined)
+                    elif answer.HasField("started"):
+                        with _losing(membership, decoder):
+                            await decode.send(prefetch_message(answer.started))
+                    else:
+                        break
                     with _losing(membership, prefiller):
                         answer = await prefill.receive()
         except TimeoutError:

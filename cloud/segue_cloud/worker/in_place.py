@@ -11,6 +11,7 @@ from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_cloud.worker.refining import refiner_of
 from segue_cloud.worker.residence import Residence
 
 
@@ -30,5 +31,6 @@ def build_in_place(
             compute,
             chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refiner=refiner_of(config, engine),
         )
     return DecodeWorker(Batch(engine, pool, compute, max_batch=config.max_batch), None, compute)

@@ -35,6 +35,7 @@ from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.in_place import build_in_place
 from segue_cloud.worker.orders import Orders, first_of, orders_of_process
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_cloud.worker.refining import refiner_of
 from segue_cloud.worker.residence import Residence
 from segue_cloud.worker.resident import UNIFIED, run_resident
 from segue_cloud.worker.server import Worker, WorkerServer
@@ -176,6 +177,7 @@ def _build(
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
             layerwise=config.transfer_trigger == "layer",
+            refiner=refiner_of(config, engine),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     held.callback(pool.close)
@@ -194,6 +196,7 @@ def _build(
             prefill_slots=config.prefill_slots,
             max_context_tokens=context,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refiner=refiner_of(config, engine),
         )
     thread = ThreadCompute("segue-transfer")
     puller = KvPuller(transfers.reader(), deadline_s=config.transfer_deadline_s)

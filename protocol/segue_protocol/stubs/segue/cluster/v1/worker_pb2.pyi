@@ -185,7 +185,7 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place", "keep_ratio")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,7 @@ class PrefillJob(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -202,21 +203,24 @@ class PrefillJob(_message.Message):
     cache_salt: bytes
     shared_tokens: int
     place: KvPlace
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
+    keep_ratio: float
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ..., keep_ratio: _Optional[float] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PrefillResponse(_message.Message):
-    __slots__ = ("accepted", "prefilled", "started")
+    __slots__ = ("accepted", "prefilled", "started", "refined")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PREFILLED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    REFINED_FIELD_NUMBER: _ClassVar[int]
     accepted: Accepted
     prefilled: Prefilled
     started: Started
-    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
+    refined: Refined
+    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., refined: _Optional[_Union[Refined, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("ticket",)
@@ -228,8 +232,16 @@ class Accepted(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Refined(_message.Message):
+    __slots__ = ("kept", "list_s")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
+    kept: _containers.RepeatedCompositeFieldContainer[_split_inference_pb2.Range]
+    list_s: float
+    def __init__(self, kept: _Optional[_Iterable[_Union[_split_inference_pb2.Range, _Mapping]]] = ..., list_s: _Optional[float] = ...) -> None: ...
+
 class Prefilled(_message.Message):
-    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens")
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens", "list_s")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +249,7 @@ class Prefilled(_message.Message):
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     token_id: int
@@ -244,7 +257,8 @@ class Prefilled(_message.Message):
     prefill_s: float
     logprob: float
     cached_tokens: int
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    list_s: float
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ..., list_s: _Optional[float] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("reserve", "admit", "credit", "prefetch")

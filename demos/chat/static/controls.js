@@ -1,0 +1,76 @@
+// The settings of the next answers. They survive a reload of the page.
+
+import { h } from "./dom.js";
+import { MODES } from "./words.js";
+
+const KEY = "segue-settings";
+const NO_REFINER = "The refiner, which tells the device what of the prompt it may skip, is not part of this build.";
+
+export class Controls {
+  /** `setup` is what the server offers; `onNew` begins a new conversation. */
+  constructor(setup, onNew) {
+    this.values = { ...setup.defaults, ...JSON.parse(sessionStorage.getItem(KEY) ?? "{}") };
+    const renew = h("button", { type: "button", id: "new" }, "New conversation");
+    renew.addEventListener("click", onNew);
+    this.element = h(
+      "form",
+      { class: "controls" },
+      this.#choice("mode", "Mode of the chat", Object.entries(MODES)),
+      this.#choice("device", "Device, tokens/s (emulated)", setup.devices.map((each) => [each.name, speed(each)])),
+      this.#range("rtt_ms", "Round trip (emulated)", { max: 400, step: 20, unit: "ms" }),
+      this.#range("max_tokens", "Longest answer", { min: 20, max: setup.maxAnswerTokens, step: 20, unit: "tokens" }),
+      ...keepRatio(),
+      renew,
+      h(
+        "p",
+        { class: "hint" },
+        "Emulated: the device’s engine is slowed down and every message delayed. " +
+          "Tokens, processes, KV transfer and hand-over are real.",
+      ),
+    );
+    this.element.addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  #set(name, value) {
+    this.values[name] = value;
+    sessionStorage.setItem(KEY, JSON.stringify(this.values));
+  }
+
+  #choice(name, label, options) {
+    const select = h("select", { id: name });
+    for (const [value, text] of options) {
+      select.append(h("option", { value, selected: value === this.values[name] }, text));
+    }
+    select.addEventListener("change", () => this.#set(name, select.value));
+    return h("div", { class: "control" }, h("label", { for: name }, label), select);
+  }
+
+  #range(name, label, { min = 0, max, step, unit }) {
+    const input = h("input", { type: "range", id: name, min, max, step });
+    input.value = this.values[name];
+    const shown = h("output", { for: name });
+    const show = () => {
+      shown.textContent = `${input.value} ${unit}`;
+      input.setAttribute("aria-valuetext", shown.textContent);
+    };
+    input.addEventListener("input", () => {
+      this.#set(name, Number(input.value));
+      show();
+    });
+    show();
+    return h("div", { class: "control" }, h("label", { for: name }, label, " "), shown, input);
+  }
+}
+
+const speed = ({ label, prefillTokensPerS, decodeTokensPerS }) =>
+  `${label}: reads ${prefillTokensPerS}, writes ${decodeTokensPerS}`;
+
+function keepRatio() {
+  const input = h("input", { type: "range", id: "keep_ratio", min: 0, max: 1, step: 0.1, disabled: true });
+  input.value = 1;
+  input.setAttribute("aria-describedby", "keep-ratio-why");
+  const shown = h("output", { for: "keep_ratio" }, "all of it");
+  const why = h("p", { id: "keep-ratio-why", class: "hint" }, NO_REFINER);
+  const label = h("label", { for: "keep_ratio" }, "Prompt kept for the device ");
+  return [h("div", { class: "control" }, label, shown, input, why)];
+}
