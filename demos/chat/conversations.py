@@ -77,9 +77,7 @@ class Conversations:
             device = self._second_device if mode is Mode.ONLY_ON_DEVICE else self._device
             way = dataclasses.replace(settings, mode=mode)
             streams.append((mode, device, device.stream(way, **request)))
-        return {
-            mode.value: await self._begin(device, stream) for mode, device, stream in streams
-        }
+        return {mode.value: await self._begin(device, stream) for mode, device, stream in streams}
 
     def answer(self, name: str) -> RecordedAnswer:
         """Raises NotFound."""

@@ -148,9 +148,7 @@ class AnswerStream:
             prefilled_tokens=answer.prompt.done_tokens,
             prompt_tokens=answer.prompt.kept_tokens,
             lag_tokens=(
-                len(answer.log) - answer.absorbed_tokens
-                if answer.log.writer is Source.CLOUD
-                else 0
+                len(answer.log) - answer.absorbed_tokens if answer.log.writer is Source.CLOUD else 0
             ),
         )
 

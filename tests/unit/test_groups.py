@@ -92,7 +92,7 @@ def test_numbers_of_workers_that_contradict_are_refused() -> None:
     assert configured_groups(ServeConfig(groups=groups)) == groups
     with pytest.raises(InvalidRequest, match="beside groups"):
         configured_groups(ServeConfig(groups=groups, decode_workers=2))
-    with pytest.raises(InvalidRequest, match="'chat' are 1 and -1"):
+    with pytest.raises(InvalidRequest, match="'chat' are 1, -1, 0 and 0"):
         configured_groups(ServeConfig(groups=(GroupConfig(name="chat", decode_workers=-1),)))
 
 
