@@ -52,9 +52,10 @@ def _only(seen: list[Event], kind: type[Any]) -> Any:
     return event
 
 
-def test_the_head_is_the_clouds_and_the_tail_follows_from_what_was_kept() -> None:
+@pytest.mark.parametrize("one_pool", [False, True])
+def test_the_head_is_the_clouds_and_the_tail_follows_from_what_was_kept(one_pool: bool) -> None:
     async def main() -> None:
-        async with reference_cloud() as cloud:
+        async with reference_cloud(one_pool=one_pool) as cloud:
             seen, cells = await _answer(cloud)
             session = next(iter(cloud.gateway.sessions))
         result = seen[-1].result

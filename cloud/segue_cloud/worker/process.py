@@ -161,7 +161,7 @@ def _build(
 ) -> Worker:
     context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
     if config.resident:
-        return build_in_place(config, engine, context, held)
+        return build_in_place(config, engine, context, _refiner(config, engine), held)
     compute = ThreadCompute("segue-compute")
     held.callback(compute.close)
     if config.role == "prefill":
