@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.split_requests import Seen
 
 ENOUGH = 0.9
+MOST_RPS = 512.0
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class Target:
 def highest_rate(meets: Callable[[float], bool], *, start_rps: float, steps: int) -> float:
     """By doubling from `start_rps` as long as it is met, then `steps` bisections.
 
-    What is found is met; what lies a 2^-`steps` part of it higher is not.
+    What is found is met; what lies a 2^-`steps` part of it higher is not. At
+    :data:`MOST_RPS` the search ends: so many requests are too few to tell.
     """
     low_rps, high_rps = 0.0, start_rps
-    while meets(high_rps):
+    while high_rps <= MOST_RPS and meets(high_rps):
         low_rps, high_rps = high_rps, 2 * high_rps
     for _ in range(steps):
         middle_rps = (low_rps + high_rps) / 2

@@ -51,7 +51,7 @@ AGGREGATED = replace(NONE, aggregated_workers=2)
 UNIFIED = replace(NONE, unified_workers=2)
 WAYS: Mapping[str, Sequence[Shape]] = {
     "pd": [PD],
-    "unified": [replace(UNIFIED, unified_prefill_share=share) for share in (0.5, 0.7)],
+    "unified": [replace(UNIFIED, unified_prefill_share=share) for share in (0.3, 0.5, 0.7)],
     "aggregated": [replace(AGGREGATED, iteration_tokens=tokens) for tokens in (256, 1024)],
 }
 START_RPS = 2.0
@@ -61,8 +61,9 @@ SHORTER = 4
 
 @dataclass(frozen=True)
 class Size:
-    """Of the measurement: requests at each rate, and bisections."""
+    """Of the measurement: requests at each rate, their lengths, and bisections."""
 
+    lengths: Sequence[Length]
     requests: int = 80
     steps: int = 3
     seed: int = 1
@@ -71,13 +72,9 @@ class Size:
 async def _run(
     profile: CloudProfile, shape: Shape, rate_rps: float, target: Target, size: Size, split: bool
 ) -> list[Seen]:
-    lengths = [
-        Length(each.prompt, -(-each.output // SHORTER))
-        for each in fitting(synthetic(size.seed, 20_000), shape.max_context_tokens)
-    ]
     limits = GatewayLimits(budget=Budget(first_token_s=target.ttft_s))
     async with emulated_cluster(profile, shape, limits) as (gateway, _):
-        arrivals = requests_at(lengths, rate_rps, size.requests, size.seed)
+        arrivals = requests_at(list(size.lengths), rate_rps, size.requests, size.seed)
         return await replay(gateway, arrivals, size.seed, profile=PHONE if split else None)
 
 
@@ -121,17 +118,25 @@ def emulated_rows(
     return rows
 
 
-def measure(profile: str, model: Path | None, size: Size, real_size: Size) -> dict[str, Any]:
+def shortened(seed: int) -> list[Length]:
+    """The lengths of the emulated rows."""
+    return [
+        Length(each.prompt, -(-each.output // SHORTER))
+        for each in fitting(synthetic(seed, 20_000), NONE.max_context_tokens)
+    ]
+
+
+def measure(profile: str, size: Size, model: Path | None, real_requests: int) -> dict[str, Any]:
     """Every row; without a `model` only the emulated ones."""
     rows = emulated_rows(find_profile(profile), TARGETS, size)
     if model is not None:
-        rows += real_rows(model, REAL_TARGETS, real_size.requests, real_size.steps, real_size.seed)
+        rows += real_rows(model, REAL_TARGETS, real_requests, size.steps, size.seed)
     return {
         "rows": rows,
         "profile": profile,
         "enough": ENOUGH,
         "requests": size.requests,
-        "real_requests": real_size.requests,
+        "real_requests": real_requests,
         "lengths": f"{SYNTHETIC}; outputs divided by {SHORTER}",
         "seed": size.seed,
     }
@@ -149,9 +154,7 @@ def table(report: dict[str, Any]) -> str:
         f"{'aggregated':>11}",
     ]
     for row in report["rows"]:
-        pd, unified, aggregated = (
-            "-" if row[f"{way}_rps"] is None else f"{row[f'{way}_rps']:.2f}" for way in WAYS
-        )
+        pd, unified, aggregated = (f"{row[f'{way}_rps']:.2f}" for way in WAYS)
         lines.append(
             f"{row['engine']:>9} {row['answers']:>8} {row['ttft_s']:>6} {row['tpot_s']:>6} "
             f"{pd:>7} {unified:>8} {aggregated:>11}"
@@ -171,9 +174,9 @@ def main() -> None:
     options = parser.parse_args()
     report = measure(
         options.profile,
+        Size(shortened(options.seed), options.requests, options.steps, options.seed),
         options.model if options.real_requests else None,
-        Size(options.requests, options.steps, options.seed),
-        Size(options.real_requests, options.steps, options.seed),
+        options.real_requests,
     )
     print(json.dumps(report) if options.json else table(report))
 

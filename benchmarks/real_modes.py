@@ -37,11 +37,11 @@ COMMON = {
     "--first-token-s": 5.0,
     "--log-level": "warning",
 }
-# Flags that start each way; None: it cannot be started here.
-WAYS: Mapping[str, Mapping[str, int] | None] = {
+NO_PD = {"--prefill-workers": 0, "--decode-workers": 0}
+WAYS: Mapping[str, Mapping[str, int]] = {
     "pd": {"--prefill-workers": 1, "--decode-workers": 1},
-    "unified": None,
-    "aggregated": {"--prefill-workers": 0, "--decode-workers": 0, "--aggregated-workers": 2},
+    "unified": {**NO_PD, "--unified-workers": 2},
+    "aggregated": {**NO_PD, "--aggregated-workers": 2},
 }
 
 
@@ -60,10 +60,6 @@ def real_rows(
         for target in targets
     ]
     for way, flags in WAYS.items():
-        if flags is None:
-            for row in rows:
-                row[f"{way}_rps"] = None
-            continue
         words = [str(word) for flag in {**COMMON, **flags}.items() for word in flag]
         with running_cluster(model, *words) as cluster:
             asyncio.run(_replay(cluster, [Arrival(0.0, Length(64, 4))] * 4, seed, split=False))

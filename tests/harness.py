@@ -139,6 +139,7 @@ async def reference_cloud(
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
     one_pool: bool = False,
+    layerwise: bool = False,
     aggregated_workers: int = 0,
     iteration_tokens: int = 12,
     **gateway_options: Any,
@@ -151,6 +152,7 @@ async def reference_cloud(
     The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
+    refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
     groups = groups or Groups()
     membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
@@ -188,6 +190,7 @@ async def reference_cloud(
             prefill_slots=slots,
             max_context_tokens=max_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            refiner=refiner,
         )
         cloud.aggregated.append(worker)
         link = LocalLink(prefill=worker, decode=worker)
@@ -216,7 +219,8 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
-                refiner=Refiner(engine.layout, Guards.of(reference_vocabulary())),
+                layerwise=layerwise,
+                refiner=refiner,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)

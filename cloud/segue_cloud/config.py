@@ -152,7 +152,7 @@ class ServeConfig:
 class WorkerConfig:
     """`segue-cloud worker`: one worker process."""
 
-    role: str = ""
+    role: str = ""  # prefill, decode, aggregated or unified
     group: str = "default"
     gateway: str = ""  # where workers join
     host: str = "127.0.0.1"  # where the gateway finds this worker

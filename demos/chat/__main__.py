@@ -43,7 +43,8 @@ async def opened_app(model: Path, prompts: Path, cloud: str) -> AsyncIterator[St
     try:
         await warm_up(devices)
         async with anyio.create_task_group() as tasks:
-            yield build_app(Conversations(tasks, *devices), network, load_prompts(prompts))
+            offered = load_prompts(prompts)
+            yield build_app(Conversations(tasks, *devices, offered), network, offered)
             tasks.cancel_scope.cancel()
     finally:
         for device in devices:

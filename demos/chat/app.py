@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from segue_protocol.errors import InvalidRequest, SegueError
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY_BYTES = 256 * 1024
-SEED_BITS = 53
 
 
 def build_app(
@@ -95,11 +93,9 @@ class _Api:
 
     async def compare(self, request: Request) -> Response:
         asked = await _fields(request, "text", "settings")
-        settings, text = Settings.parse(asked["settings"]), _text(asked["text"])
-        seed = self._seed_for(text)
-        return JSONResponse(
-            {"answers": await self._conversations.compare(text, settings, seed), "seed": seed}
-        )
+        settings = Settings.parse(asked["settings"])
+        answers = await self._conversations.compare(_text(asked["text"]), settings)
+        return JSONResponse({"answers": answers})
 
     async def events(self, request: Request) -> Response:
         try:
@@ -124,13 +120,6 @@ class _Api:
         else:
             raise InvalidRequest(f"cut is {cut!r}, expected true or false", param="cut")
         return JSONResponse({"networkCut": self._network.is_cut})
-
-    def _seed_for(self, text: str) -> int:
-        """A committed prompt has the seed that it was chosen with, any other a new one."""
-        for prompt in self._prompts:
-            if prompt.messages[-1]["content"] == text and prompt.sampling.seed is not None:
-                return prompt.sampling.seed
-        return secrets.randbits(SEED_BITS)
 
 
 async def _fields(request: Request, *names: str) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,13 @@ from anyio.abc import TaskGroup
 from demos.chat.device import Device
 from demos.chat.recorded import RecordedAnswer
 from demos.chat.settings import Settings
+from demos.split.runs import Prompt
 from segue_device import AnswerStream, Mode, Sampling, Session
+from segue_device.compose import random_seed
 from segue_protocol.errors import InvalidRequest, NotFound
 
 MAX_CONVERSATIONS = 64
 MAX_ANSWERS = 512
-SAMPLING = Sampling(temperature=0.8, top_k=40)
 # The three ways, in the order of the page's columns.
 WAYS = (Mode.ONLY_ON_DEVICE, Mode.SPLIT, Mode.ONLY_IN_CLOUD)
 
@@ -35,8 +36,19 @@ class Conversation:
 class Conversations:
     """Conversations by names nobody can guess; the oldest are forgotten."""
 
-    def __init__(self, tasks: TaskGroup, device: Device, second_device: Device) -> None:
-        """`second_device` works beside the first where one prompt is answered three ways."""
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        device: Device,
+        second_device: Device,
+        prompts: Sequence[Prompt],
+    ) -> None:
+        """`second_device` works beside the first where one prompt is answered three ways.
+
+        A conversation that begins with one of `prompts` goes on with its seed, so that
+        it can be shown again; any other text is sampled with a new seed.
+        """
+        self._seeds = {each.messages[-1]["content"]: each.sampling.seed for each in prompts}
         self._tasks = tasks
         self._device = device
         self._second_device = second_device
@@ -45,7 +57,7 @@ class Conversations:
 
     def begin(self) -> str:
         """A new conversation; returns its name."""
-        session = Session(self._device.stream, ttft_target_s=None, sampling=SAMPLING)
+        session = Session(self._device.stream, ttft_target_s=None)
         return _keep(self._conversations, Conversation(session), MAX_CONVERSATIONS)
 
     def turns(self, name: str) -> list[Mapping[str, Any]]:
@@ -57,20 +69,23 @@ class Conversations:
         conversation = self._find(name)
         # A first turn finds an empty cache: a prompt that is tried again shows the same again.
         begun = bool(conversation.turns)
-        stream = conversation.session.stream(text, settings=settings, reuse_kv=begun)
+        seed = None if begun else self._seeds.get(text)
+        stream = conversation.session.stream(
+            text, settings=settings, reuse_kv=begun, sampling=_sampling(seed)
+        )
         answer = await self._begin(self._device, stream)
         turn = {"text": text, "settings": settings.as_json(), "answer": answer}
         conversation.turns.append(turn)
         return answer
 
-    async def compare(self, text: str, settings: Settings, seed: int) -> Mapping[str, str]:
+    async def compare(self, text: str, settings: Settings) -> Mapping[str, str]:
         """One prompt three ways at once; returns the answers' names by mode."""
         if not text:
             raise InvalidRequest("the prompt is empty; expected text")
-        request = {
+        request: dict[str, Any] = {
             "reuse_kv": False,
             "messages": [{"role": "user", "content": text}],
-            "sampling": dataclasses.replace(SAMPLING, seed=seed),
+            "sampling": _sampling(self._seeds.get(text) or random_seed()),
         }
         streams = []  # all of them before the first begins, so that a refusal starts nothing
         for mode in WAYS:
@@ -96,6 +111,10 @@ class Conversations:
         if found is None:
             raise NotFound("this conversation is not kept here any more; begin a new one")
         return found
+
+
+def _sampling(seed: int | None) -> Sampling:
+    return Sampling(temperature=0.8, top_k=40, seed=seed)
 
 
 def _keep(kept: OrderedDict[str, Any], value: Any, limit: int) -> str:

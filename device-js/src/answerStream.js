@@ -8,6 +8,7 @@ export class AnswerStream {
   /** @type {import("./events.js").Event[]} */
   #events = [];
   #wake = () => {};
+  #closed;
   #ended = false;
   #cancelled = false;
   /** @type {unknown} */
@@ -23,7 +24,7 @@ export class AnswerStream {
    * @param {() => void} closed told at the end, however it comes
    */
   constructor(open, closed) {
-    this.#run(open).finally(closed);
+    this.#closed = this.#run(open).finally(closed);
   }
 
   async *[Symbol.asyncIterator]() {
@@ -40,6 +41,7 @@ export class AnswerStream {
       if (this.#error !== null) throw this.#error;
     } finally {
       this.cancel();
+      await this.#closed; // the engine is free again when the loop is left
     }
   }
 

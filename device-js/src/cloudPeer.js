@@ -50,8 +50,9 @@ export class CloudPeer {
     this.#flush();
   }
 
-  /** End the stream there is now, as if the network had. */
+  /** End the stream there is now, as if the network had; what was queued was for it. */
   hangUp() {
+    this.#outbox = [];
     this.#interrupt(new Unavailable("this device hung up", { reason: "HUNG_UP" }));
   }
 

@@ -117,10 +117,11 @@ export class Generation {
   }
 
   /** @param {import("./snapshot.js").Snapshot} saved */
-  #restore({ outputIds, sources, takeovers, creditThrough }) {
+  #restore({ outputIds, sources, takeovers, creditThrough, resumeToken }) {
     const { answer } = this;
     const nowS = answer.clock.nowS();
-    answer.creditThrough = Math.max(answer.creditThrough, creditThrough);
+    // A generation that is new takes its first credit from the cloud's advice.
+    if (resumeToken !== null) answer.creditThrough = Math.max(answer.creditThrough, creditThrough);
     answer.display.restored = outputIds.length;
     answer.log.takeovers.push(...takeovers);
     for (const [index, tokenId] of outputIds.entries()) {

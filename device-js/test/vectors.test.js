@@ -8,6 +8,7 @@ import { nextWork, waitS } from "../src/catchUp.js";
 import { nextCredit } from "../src/credit.js";
 import { ReferenceEngine, logitsFromState, referenceVocabulary, stateOf } from "../src/engines/reference.js";
 import { exactExp, exactLog } from "../src/exactMath.js";
+import { bearerSubprotocol, decodeResponse, fromClose } from "../src/frames.js";
 import { compare, exactnessLevel } from "../src/identity.js";
 import { mergesDigest } from "../src/modelFiles.js";
 import { Pacer, pacingOf } from "../src/pacing.js";
@@ -35,7 +36,7 @@ test("no section of the vectors is left out", () => {
   assert.deepEqual(Object.keys(sampling), ["philox", "log", "exp", "noise", "rows", "sampling"]);
   assert.deepEqual(Object.keys(handover), [
     "prefix_hash", "profile", "timeline", "credit", "catch_up", "pacing", "text", "identity",
-    "reference", "vocabulary", "states",
+    "reference", "vocabulary", "states", "close", "bearer",
   ]);
 });
 
@@ -187,4 +188,27 @@ test("the tables of states", () => {
       else assert.throws(change, { reason: "INTERNAL" });
     }
   }
+});
+
+test("how a connection ends, and who it was opened by", () => {
+  for (const { code, close_reason, error } of handover.close) {
+    const found = fromClose(code, close_reason);
+    assert.deepEqual(found && { name: found.name, reason: found.reason }, error, `${code}`);
+  }
+  for (const { token, subprotocol } of handover.bearer) {
+    assert.equal(bearerSubprotocol(token), subprotocol);
+  }
+});
+
+test("frames that are none", () => {
+  const malformed = { name: "ProtocolError", reason: "MALFORMED_FRAME" };
+  const odd = '{"response": {"tokens": {"index": 0, "ids": [1, -2]}}}';
+  for (const frame of ["{", "[]", "null", "{}", '{"response": 7}', odd, new Uint8Array()]) {
+    assert.throws(() => decodeResponse(frame), malformed);
+  }
+  const error = { code: "RESOURCE_EXHAUSTED", reason: "NO_SLOT", retryAfterS: 2.5 };
+  assert.throws(() => decodeResponse(JSON.stringify({ error })), {
+    name: "Overloaded", reason: "NO_SLOT", retryAfterS: 2.5, retryable: true,
+  });
+  assert.deepEqual(decodeResponse('{"response": {"news": {}}}'), { kind: "nameless", body: {} });
 });

@@ -146,8 +146,8 @@ class AsyncClient:
         `credit_through` fixes how many tokens the cloud makes at most, in place
         of its advice and of extensions; `keep_ratio` the share of the prompt that
         this device shall prefill, by the cloud's choice, 1 being all of it. With
-        `ttft_target_s` a split answer asks the cloud only if the device's own first
-        token comes later. `model` names the cloud's; `label`, in place of the
+        `ttft_target_s` a split answer asks the cloud only if the device's own
+        first token comes later. `model` names the cloud's; `label`, in place of the
         client's own, its scenario. `on_result` is called with the result of an answer
         that did not fail. The model's own stop ids always count. Raises
         InvalidRequest, ContextTooLong or Unsupported before anything is sent.

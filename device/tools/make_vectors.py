@@ -22,6 +22,7 @@ from segue_device.catch_up import View, next_work, wait_s
 from segue_device.credit import CreditView, next_credit
 from segue_device.pacing import Pacer, PaceView, Pacing
 from segue_device.state import ACTIONS, MESSAGES, TRANSITIONS, DeviceState
+from segue_protocol.frames import bearer_subprotocol, from_close
 from segue_protocol.identity import ModelIdentity, compare, exactness_level, merges_digest
 from segue_protocol.prefix import prefix_hash
 from segue_protocol.reference import logits_from_state, reference_vocabulary, state_of
@@ -33,6 +34,8 @@ PATH = Path(__file__).parent.parent / "vectors" / "handover.json"
 
 CASES = 120
 DIGEST = bytes(range(32))
+CLOSE_CODES = (1000, 1001, 1002, 1006, 1007, 1009, 4400, 4403, 4408, 4411, 4413, 4416, 4417)
+TOKENS = ("t", "ab", "a-longer_token", "??>>~~")
 
 
 def vectors() -> dict[str, list[Any]]:
@@ -50,6 +53,8 @@ def vectors() -> dict[str, list[Any]]:
         "reference": [_reference(draw) for _ in range(8)],
         "vocabulary": list(_vocabularies()),
         "states": list(_states()),
+        "close": [_closed(code, why) for code in CLOSE_CODES for why in ("", "OVERLOADED")],
+        "bearer": [{"token": each, "subprotocol": bearer_subprotocol(each)} for each in TOKENS],
     }
 
 
@@ -278,6 +283,13 @@ def _states() -> Iterable[dict[str, Any]]:
             "next": sorted(each.name for each in TRANSITIONS[state]),
             "actions": {name: ACTIONS[state, name].name.lower() for name in MESSAGES},
         }
+
+
+def _closed(code: int, why: str) -> dict[str, Any]:
+    """A browser tells 1006 where no close frame came."""
+    error = from_close(None if code == 1006 else code, why)
+    told = None if error is None else {"name": type(error).__name__, "reason": error.reason}
+    return {"code": code, "close_reason": why, "error": told}
 
 
 def render() -> str:

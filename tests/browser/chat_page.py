@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,12 +68,19 @@ class ChatPage:
         return self.page.locator("#turns .answer")
 
     def violations(self) -> list[str]:
-        """What axe-core calls serious or critical; needs a context that bypasses the policy."""
+        """What axe-core calls serious or critical, in light and in dark.
+
+        Needs a context that bypasses the page's policy.
+        """
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.add_script_tag(path=AXE)
-        found = self.page.evaluate("() => axe.run()")
+        return [found for scheme in ("light", "dark") for found in self._violations_in(scheme)]
+
+    def _violations_in(self, scheme: Any) -> list[str]:
+        self.page.emulate_media(color_scheme=scheme)
+        found = self.page.evaluate("() => axe.run({resultTypes: ['violations']})")
         return [
-            f"{each['id']}: {each['help']} {json.dumps([node['html'] for node in each['nodes']])}"
+            f"{scheme} {each['id']}: {each['help']} {[node['html'] for node in each['nodes']]}"
             for each in found["violations"]
             if each["impact"] in ("serious", "critical")
         ]
@@ -93,3 +99,9 @@ def finished(answer: Locator) -> Locator:
 def figure(answer: Locator, name: str) -> str:
     """One of the figures below a finished answer."""
     return answer.locator(f'dl > div:has(dt:text-is("{name}")) dd').inner_text()
+
+
+def made(answer: Locator) -> tuple[int, int]:
+    """How many tokens of a finished answer the cloud made, and how many the device."""
+    cloud, device = (int(figure(answer, side).split()[0]) for side in ("Cloud", "Device"))
+    return cloud, device

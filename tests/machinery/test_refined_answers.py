@@ -52,10 +52,14 @@ def _only(seen: list[Event], kind: type[Any]) -> Any:
     return event
 
 
-@pytest.mark.parametrize("one_pool", [False, True])
-def test_the_head_is_the_clouds_and_the_tail_follows_from_what_was_kept(one_pool: bool) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"one_pool": True}, {"aggregated_workers": 1}], ids=["p-d", "one pool", "one"]
+)
+def test_the_head_is_the_clouds_and_the_tail_follows_from_what_was_kept(
+    options: dict[str, Any],
+) -> None:
     async def main() -> None:
-        async with reference_cloud(one_pool=one_pool) as cloud:
+        async with reference_cloud(**options) as cloud:
             seen, cells = await _answer(cloud)
             session = next(iter(cloud.gateway.sessions))
         result = seen[-1].result
@@ -203,9 +207,9 @@ def test_a_prompt_is_refined_once_however_often_it_is_prefilled(
     watched = []
     watch = Refiner.watch
 
-    def counting(self: Refiner, *args: Any) -> Any:
+    def counting(self: Refiner, *args: Any, **options: Any) -> Any:
         watched.append(args)
-        return watch(self, *args)
+        return watch(self, *args, **options)
 
     monkeypatch.setattr(Refiner, "watch", counting)
 

@@ -87,6 +87,13 @@ def test_without_groups_there_is_one() -> None:
     assert (only.name, only.prefill_workers, only.decode_workers) == ("default", 3, 2)
 
 
+def test_aggregated_workers_have_no_ratio_to_keep() -> None:
+    (only,) = configured_groups(ServeConfig(prefill_workers=0, aggregated_workers=2))
+    assert (only.prefill_workers, only.aggregated_workers) == (0, 2)
+    with pytest.raises(InvalidRequest, match="aggregated or unified workers, which have no"):
+        configured_groups(ServeConfig(groups=(GroupConfig(aggregated_workers=2, auto_ratio=True),)))
+
+
 def test_numbers_of_workers_that_contradict_are_refused() -> None:
     groups = (GroupConfig(name="chat"),)
     assert configured_groups(ServeConfig(groups=groups)) == groups

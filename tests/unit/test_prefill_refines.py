@@ -121,8 +121,8 @@ def test_who_leaves_ends_the_pass_between_two_layers(engine, slots, compute) -> 
         loop = asyncio.get_running_loop()
 
         class Refined(Refiner):
-            def watch(self, *args):
-                watch = super().watch(*args)
+            def watch(self, *args, **options):
+                watch = super().watch(*args, **options)
                 after_layer = watch.after_layer
 
                 def slowly(layer, queries):
@@ -138,7 +138,7 @@ def test_who_leaves_ends_the_pass_between_two_layers(engine, slots, compute) -> 
         responses = worker.prefill(_requests(_job(IDS, 0.5)))
         assert (await anext(responses)).HasField("accepted")
         waiting = asyncio.ensure_future(anext(responses))
-        await reached.wait()
+        await asyncio.wait_for(reached.wait(), 30)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await responses.aclose()

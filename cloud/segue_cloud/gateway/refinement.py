@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from segue_cloud.gateway.admission import Request
 from segue_cloud.tuner.advice import DEFAULT_NETWORK
+from segue_protocol.tuning import CloudSpeed
 from segue_protocol.wire import private, public
 
 # What may not be dropped is most of a shorter prompt.
 MIN_PROMPT_TOKENS = 128
-# When the list is made, as a share of the time to first token (docs/refinement.md).
-LIST_SHARE = 0.6
 
 
-def keep_ratio_for(request: Request, advised: float, ttft_s: float) -> float:
-    """The keep ratio to prefill with: what was asked for, else `advised`, or 1.
+def qualities(
+    request: Request, of_group: Sequence[tuple[float, float]]
+) -> Sequence[tuple[float, float]]:
+    """(keep ratio, quality) the tuner may choose from; none where a list would be of no use.
 
-    1 where a list would come to nothing: the client has no model or leaves the
-    whole answer to the cloud, the prompt is short, tokens of the answer exist
-    already, or the device will have computed everything when the list arrives.
-    `ttft_s` is what the cloud expects its own first token to take.
+    Who asks for a ratio has judged its quality.
+    """
+    if not _may_be_refined(request):
+        return ()
+    return of_group if request.keep_ratio is None else ((request.keep_ratio, 1.0),)
+
+
+def keep_ratio_for(request: Request, advised: float, cloud: CloudSpeed) -> float:
+    """The keep ratio to prefill with: what was asked for, else `advised`; 1 is not at all.
+
+    1 where a list would be of no use, also because the device will have computed
+    everything when it comes.
     """
     ratio = advised if request.keep_ratio is None else request.keep_ratio
-    through = request.credit_through
-    needless = (
-        request.wants_text
-        or len(request.prompt_ids) < MIN_PROMPT_TOKENS
-        or len(request.output_prefix) > 0
-        or (through is not None and through >= request.max_tokens)
-    )
-    if needless or ratio >= 1:
+    if ratio >= 1 or not _may_be_refined(request):
         return 1.0
     if request.profile is not None:
         own_s = request.profile.prefill_left_s(len(request.prompt_ids), request.cached_tokens)
-        if own_s <= LIST_SHARE * ttft_s + DEFAULT_NETWORK.added_s:
+        list_s = cloud.ttft_s if cloud.list_s is None else cloud.list_s
+        if own_s <= list_s + (request.network or DEFAULT_NETWORK).added_s:
             return 1.0
     return ratio
+
+
+def _may_be_refined(request: Request) -> bool:
+    """A device will prefill this prompt, which is long, and nobody has begun to answer."""
+    through = request.credit_through
+    return (
+        not request.wants_text
+        and len(request.prompt_ids) >= MIN_PROMPT_TOKENS
+        and not request.output_prefix
+        and (through is None or through < request.max_tokens)
+    )
 
 
 class PromptList:

@@ -40,12 +40,15 @@ class Refiner:
         cells: Cells,
         where: CellIndex | slice,
         found: Callable[[list[Run]], None],
+        *,
+        ends_pass: bool = False,
     ) -> RefiningWatch:
         """A watch for the pass that ends the prompt `ids`, token i of which lies in cell where[i].
 
-        `found` is called once with the list, in the engine's thread.
+        `found` is called once with the list, in the engine's thread; with
+        `ends_pass` the pass then ends with Cancelled.
         """
-        return RefiningWatch(self, ids, keep_ratio, cells, where, found)
+        return RefiningWatch(self, ids, keep_ratio, cells, where, found, ends_pass)
 
 
 class RefiningWatch:
@@ -59,6 +62,7 @@ class RefiningWatch:
         cells: Cells,
         where: CellIndex | slice,
         found: Callable[[list[Run]], None],
+        ends_pass: bool,
     ) -> None:
         self._refiner = refiner
         self._ids = ids
@@ -66,6 +70,7 @@ class RefiningWatch:
         self._cells = cells
         self._where = where
         self._found = found
+        self._ends_pass = ends_pass
         self._layers = refiner.layers
         self._scores = np.zeros(len(ids), np.float32)
         self._stopped = threading.Event()
@@ -87,3 +92,5 @@ class RefiningWatch:
         self._scores += refiner.scorer.score(queries, keys)
         if layer == self._layers[-1]:
             self._found(keep_ranges(self._scores, self._ids, self._keep_ratio, refiner.guards))
+            if self._ends_pass:
+                raise Cancelled("the list is made, which is all this pass was for")

@@ -7,20 +7,16 @@ from contextlib import AsyncExitStack
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.kv.place import PlacedSlots
-from segue_cloud.refine.refiner import Refiner
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_cloud.worker.refining import refiner_of
 from segue_cloud.worker.residence import Residence
 
 
 def build_in_place(
-    config: WorkerConfig,
-    engine: CloudEngine,
-    context_tokens: int,
-    refiner: Refiner,
-    held: AsyncExitStack,
+    config: WorkerConfig, engine: CloudEngine, context_tokens: int, held: AsyncExitStack
 ) -> PrefillWorker | DecodeWorker:
     """The worker of `config.role` over the pool of `config.resident`, until `held` ends."""
     pool = Residence.parse(config.resident).pool(engine.layout, config.pages, config.page_tokens)
@@ -35,6 +31,6 @@ def build_in_place(
             compute,
             chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
-            refiner=refiner,
+            refiner=refiner_of(config, engine),
         )
     return DecodeWorker(Batch(engine, pool, compute, max_batch=config.max_batch), None, compute)

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from segue_cloud.engine.base import Chunk, CloudEngine
+from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
+from segue_cloud.kv.contiguous import Slot as ContiguousSlot
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
@@ -32,7 +33,8 @@ from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
 from segue_cloud.worker.slots import Slot, Slots
-from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_cloud.worker.watching import LayersDone, all_of
+from segue_protocol.errors import Cancelled, InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
 
@@ -54,6 +56,7 @@ class _Ran:
     """What one prefill made, and what it took."""
 
     logits: Logits
+    ticket: private.KvTicket
     cached_tokens: int
     prefill_s: float
 
@@ -71,12 +74,15 @@ class PrefillWorker:
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        layerwise: bool = False,
         batch: Batch | None = None,
         refiner: Refiner | None = None,
     ) -> None:
         """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
 
-        `batch`: prompts go through it, beside what it decodes, in chunks as it has
+        `layerwise`: a prompt goes through the layers in a single pass, whatever
+        `chunk_tokens`, and its KV is offered layer by layer; of no effect where KV
+        stays in place. `batch`: prompts go through it, beside what it decodes, in chunks as it has
         room for; else one after the other, in chunks of `chunk_tokens`. Without a
         `refiner` no prompt is refined, whatever a job asks for.
         """
@@ -88,6 +94,7 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._layerwise = layerwise
         self._batch = batch
         self._refiner = refiner
         # One prompt at a time: two interleaved prefills would both end late.
@@ -99,7 +106,8 @@ class PrefillWorker:
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
     ) -> AsyncGenerator[private.PrefillResponse, None]:
-        """One request: `job` in; `accepted`, perhaps `refined`, `prefilled` out; `release` in.
+        """One request: `job` in; `accepted`, perhaps `started` and `refined`, `prefilled`
+        out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
         do not fit a slot, InvalidRequest on a malformed job, TransferError
@@ -134,12 +142,12 @@ class PrefillWorker:
         try:
             yield private.PrefillResponse(accepted=private.Accepted())
             refining = self._refining(job, slot)
-            async with _running(self._run(job, slot, refining), refining) as run:
-                if refining is not None:
-                    either: set[asyncio.Future[Any]] = {run, refining.refined}
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                    if refining.refined.done():
-                        yield private.PrefillResponse(refined=refining.refined.result())
+            news: asyncio.Queue[private.PrefillResponse | None] = asyncio.Queue()
+            work = self._run(job, slot, refining, news.put_nowait)
+            async with _running(work, refining) as run:
+                run.add_done_callback(lambda _: news.put_nowait(None))
+                while (early := await news.get()) is not None:
+                    yield early
                 ran = await run
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
@@ -154,7 +162,7 @@ class PrefillWorker:
                     epoch=job.epoch,
                     index=len(output),
                     token_id=token.token_id,
-                    ticket=slot.ticket(self._digest),
+                    ticket=ran.ticket,
                     prefill_s=ran.prefill_s,
                     logprob=token.logprob,
                     cached_tokens=ran.cached_tokens,
@@ -171,17 +179,34 @@ class PrefillWorker:
     def _refining(self, job: private.PrefillJob, slot: Slot) -> Refining | None:
         if self._refiner is None or not job.keep_ratio:
             return None
-        return Refining(self._refiner, list(job.token_ids), job.keep_ratio, slot, self._compute)
+        return Refining(
+            self._refiner,
+            list(job.token_ids),
+            job.keep_ratio,
+            slot,
+            self._compute,
+            looks_back=self._batch is not None,
+        )
 
-    async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
-        """Compute the prompt in its turn.
+    async def _run(
+        self,
+        job: private.PrefillJob,
+        slot: Slot,
+        refining: Refining | None,
+        tell: Callable[[private.PrefillResponse], None],
+    ) -> _Ran:
+        """Compute the prompt in its turn; `tell` what is known before its end.
 
-        In chunks, an abort takes effect between two; in a single pass between two
-        layers. The last block is always computed, which the logits need, and so is
+        In chunks, an abort takes effect between two; in the single pass that refines
+        between two layers. The last block is always computed, which the logits need, and so is
         the window whose queries refine.
         """
         async with self._turn:
             started_s = anyio.current_time()
+            watches: list[LayerWatch] = []
+            if self._layerwise and isinstance(slot, ContiguousSlot):
+                tell(private.PrefillResponse(started=private.Started(ticket=slot.early_ticket())))
+                watches.append(LayersDone(slot))
             ids = list(job.token_ids)
             first = BLOCK_TOKENS if self.prefixes.enabled else self._chunk_tokens
             ends = block_ends(len(ids), self._chunk_tokens, first)
@@ -193,35 +218,60 @@ class PrefillWorker:
             place = (slot.cells, slot.where(len(ids)))
             usable = len(keys)
             if refining is not None:
-                refining.begin()
+                refining.begin(tell)
+                watches.append(refining.watch)
                 usable = bisect_right(known, refining.cacheable_tokens)
             hits = 0
             if usable:
                 there = (keys[:usable], known[:usable])
                 hits = await self._compute.run(self.prefixes.load, *there, *place)
-            start = cached_tokens = ends[hits - 1] if hits else 0
+            cached_tokens = ends[hits - 1] if hits else 0
             self.counters.cached_tokens += cached_tokens
             if self._batch is not None:
                 assert isinstance(slot, PlacedSlot)
-                logits = await self._batch.prefill(ids, start, slot.table)
+                logits = await self._batch.prefill(ids, cached_tokens, slot.table)
+                await self._look_back(ids, slot, refining)
+                ticket = slot.ticket(self._digest)
             else:
-                stops = ends[hits:] if refining is None else ends[-1:]
-                logits = await self._chunks(ids, start, stops, slot, refining)
+                stops = ends[-1:] if watches else ends[hits:]
+                watch = all_of(watches)
+                logits, ticket = await self._chunks(ids, cached_tokens, stops, slot, watch)
             if keys:
                 await self._compute.run(self.prefixes.store, keys, known, *place)
-            return _Ran(logits, cached_tokens, anyio.current_time() - started_s)
+            return _Ran(logits, ticket, cached_tokens, anyio.current_time() - started_s)
 
     async def _chunks(
-        self, ids: list[int], start: int, ends: list[int], slot: Slot, refining: Refining | None
-    ) -> Logits:
-        watch = refining.watch if refining is not None else None
-        for end in ends:
+        self, ids: list[int], start: int, ends: list[int], slot: Slot, watch: LayerWatch | None
+    ) -> tuple[Logits, private.KvTicket]:
+        """Compute the tokens from `start` on; the logits after the last, and the ticket."""
+        for end in ends[:-1]:
             chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
-            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=watch)
+            await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
-        last: Logits = logits[0]
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        last = await self._compute.run(self._last, slot, chunk, watch)
+        self.counters.prefilled_tokens += len(ids) - start
         return last
+
+    def _last(
+        self, slot: Slot, chunk: Chunk, watch: LayerWatch | None
+    ) -> tuple[Logits, private.KvTicket]:
+        """Not on the event loop: a full digest reads every byte."""
+        logits: Logits = self.engine.forward(slot.cells, [chunk], watch=watch)[0]
+        return logits, slot.ticket(self._digest)
+
+    async def _look_back(self, ids: list[int], slot: Slot, refining: Refining | None) -> None:
+        """Make the list of a prompt that went through a batch, whose queries are gone.
+
+        Its last tokens run once more, as far as the layers that are scored.
+        """
+        if refining is None:
+            return
+        start = refining.cacheable_tokens
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        with suppress(Cancelled):
+            await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""

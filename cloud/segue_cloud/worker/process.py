@@ -25,9 +25,6 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
-from segue_cloud.refine.attention import AttentionScorer, OneLayer
-from segue_cloud.refine.guards import Guards
-from segue_cloud.refine.refiner import Refiner
 from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.aggregated import AggregatedWorker
@@ -38,13 +35,12 @@ from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.in_place import build_in_place
 from segue_cloud.worker.orders import Orders, first_of, orders_of_process
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_cloud.worker.refining import refiner_of
 from segue_cloud.worker.residence import Residence
 from segue_cloud.worker.resident import UNIFIED, run_resident
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.hosts import host_of
-from segue_protocol.reference import reference_vocabulary
-from segue_protocol.vocabulary import Vocabulary
 from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
@@ -161,7 +157,7 @@ def _build(
 ) -> Worker:
     context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
     if config.resident:
-        return build_in_place(config, engine, context, _refiner(config, engine), held)
+        return build_in_place(config, engine, context, held)
     compute = ThreadCompute("segue-compute")
     held.callback(compute.close)
     if config.role == "prefill":
@@ -180,7 +176,8 @@ def _build(
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
-            refiner=_refiner(config, engine),
+            layerwise=config.transfer_trigger == "layer",
+            refiner=refiner_of(config, engine),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     held.callback(pool.close)
@@ -199,20 +196,13 @@ def _build(
             prefill_slots=config.prefill_slots,
             max_context_tokens=context,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refiner=refiner_of(config, engine),
         )
     thread = ThreadCompute("segue-transfer")
     puller = KvPuller(transfers.reader(), deadline_s=config.transfer_deadline_s)
     held.callback(puller.close)
     held.callback(thread.close)
     return DecodeWorker(batch, puller, thread, digest=_digest_kind(config.kv_digest))
-
-
-def _refiner(config: WorkerConfig, engine: CloudEngine) -> Refiner:
-    # An emulated accelerator without a model has the reference's vocabulary.
-    named = bool(config.model)
-    vocabulary = Vocabulary.from_directory(config.model) if named else reference_vocabulary()
-    layer = OneLayer(None if config.refine_layer < 0 else config.refine_layer)
-    return Refiner(engine.layout, Guards.of(vocabulary), scorer=AttentionScorer(layer))
 
 
 def require_dialable(config: WorkerConfig) -> None:
