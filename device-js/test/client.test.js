@@ -43,7 +43,7 @@ test("the device takes over where the credit ends, and says so in order", async 
 });
 
 test("a device that is slower than its profile asks for more in time", async () => {
-  const slow = { chunkTokens: 16, work: (tokens) => tokens > 1 && sleep(250) };
+  const slow = { chunkTokens: 16, work: (tokens) => sleep(tokens > 1 ? 250 : 0) };
   const client = clientOf({ engine: new ReferenceEngine(slow), pacing: {} });
   const { events, result } = await read(client.stream(asked("seeded")));
   assertWhole("seeded", { events, result });
