@@ -22,6 +22,8 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.watch.base import Watch
 from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
@@ -147,6 +149,7 @@ async def reference_cloud(
     in every group, and no others. The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
+    refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
     groups = groups or Groups()
     membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
@@ -184,6 +187,7 @@ async def reference_cloud(
             prefill_slots=slots,
             max_context_tokens=max_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            refiner=refiner,
         )
         cloud.aggregated.append(worker)
         link = LocalLink(prefill=worker, decode=worker)
@@ -207,6 +211,7 @@ async def reference_cloud(
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                refiner=refiner,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)

@@ -137,6 +137,8 @@ class Usage:
     device_tokens: int
     # Made by the cloud, arrived after the takeover.
     discarded_tokens: int
+    # Of the prompt, what takes part on the device; None: the cloud did not refine it.
+    kept_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

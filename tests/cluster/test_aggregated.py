@@ -21,11 +21,11 @@ JOBS = [
     (
         f"Number {number}. " + WORDS * (number % 9),
         Sampling(temperature=0.9 * (number % 2), seed=number, logit_bias={2: -100.0}),
-        3 + 7 * number % 16,
+        3 + number % 8,
     )
     for number in range(64)
 ]
-PROMPT, SAMPLING, MAX_TOKENS = WORDS * 20, Sampling(seed=3, logit_bias={2: -100.0}), 120
+PROMPT, SAMPLING, MAX_TOKENS = WORDS * 12, Sampling(seed=3, logit_bias={2: -100.0}), 80
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,8 @@ class Observer(Protocol):
 
     def observe_prefill(self, prefilled: private.Prefilled) -> None: ...
 
+    def observe_refined(self, refined: private.Refined) -> None: ...
+
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
     def decoding_on(self, stream: DecodeStream | None) -> None:
@@ -139,6 +141,9 @@ async def run_attempt(
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
+                    if answer is not None and answer.HasField("refined"):
+                        observer.observe_refined(answer.refined)
+                        answer = await prefill.receive()
         except TimeoutError:
             absent = membership.absent_role(scope.group)
             if absent is not None:

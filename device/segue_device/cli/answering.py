@@ -125,6 +125,8 @@ def summary(result: Result) -> str:
     parts = [who, f"prompt of {usage.prompt_tokens}"]
     if usage.cached_tokens:
         parts[-1] += f", {usage.cached_tokens} of them kept from the turn before"
+    if usage.kept_tokens is not None:
+        parts[-1] += f", {usage.kept_tokens} of them kept on the device"
     if timings.ttft_s is not None:
         parts.append(f"first token after {timings.ttft_s:.2f} s")
     if timings.tpot_s is not None:
