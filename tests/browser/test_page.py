@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -141,7 +140,10 @@ def test_the_browser_claims_level_2(tab: Tab, llama_cpp: DeviceEngine) -> None:
     assert exactness_level(identity, llama_cpp.identity) == 2
     tokenizer = ChatTokenizer.from_directory(gguf_model())
     for content in (PROMPT.messages[0]["content"], " <|eos|> 12  héllo\n\n\t🎶 don't"):
-        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+        messages = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": content},
+        ]
         assert tab.call("encodeChat", messages) == tokenizer.encode_chat(messages)
 
 
@@ -199,25 +201,17 @@ def test_a_page_loaded_again_goes_on(tab: Tab, cluster: Cluster, llama_cpp: Devi
 
 
 def test_the_gateway_dies_after_the_takeover(
-    tab: Tab, origin: str, llama_cpp: DeviceEngine
+    tab: Tab, cluster: Cluster, llama_cpp: DeviceEngine
 ) -> None:
-    with running_cluster(Path(TINY), "--websocket-origins", origin) as doomed:
-        tab.call("connect", doomed.websocket_url)
-        tab.call("start", asked(PROMPT.sampling, creditThrough=4))
-        tab.call("seen", "takeover")
-        doomed.process.send_signal(signal.SIGKILL)
-        outcome = tab.call("finish")
-    result = whole(outcome)
+    """The last test of this module: starting another cluster would take longer than all of it."""
+    tab.call("start", asked(PROMPT.sampling, creditThrough=4))
+    tab.call("seen", "takeover")
+    cluster.process.send_signal(signal.SIGKILL)
+    assert cluster.process.wait() == -signal.SIGKILL
+    result = whole(tab.call("finish"))
     assert result["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
     assert result["takeoverIndex"] == 4
-
-
-def test_a_page_from_elsewhere_is_refused(tab: Tab, llama_cpp: DeviceEngine) -> None:
-    """A cloud that does not know this page's origin: the device answers alone."""
-    with running_cluster(TINY) as stranger:
-        tab.call("connect", stranger.websocket_url)
-        tab.call("start", asked(PROMPT.sampling))
-        outcome = tab.call("finish")
-    assert whole(outcome)["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
-    assert "fallback" in types(outcome)
-    assert "started" not in types(outcome)
+    tab.call("start", asked(PROMPT.sampling))
+    outcome = tab.call("finish")
+    assert whole(outcome)["tokenIds"] == result["tokenIds"]
+    assert "started" not in types(outcome), "no cloud, and still an answer"
