@@ -1,10 +1,9 @@
 // The settings of the next answers. They survive a reload of the page.
 
 import { h } from "./dom.js";
-import { MODES } from "./words.js";
+import { MODES, percent } from "./words.js";
 
 const KEY = "segue-settings";
-const NO_REFINER = "The refiner, which tells the device what of the prompt it may skip, is not part of this build.";
 
 export class Controls {
   /** `setup` is what the server offers; `onNew` begins a new conversation. */
@@ -19,7 +18,7 @@ export class Controls {
       this.#choice("device", "Device, tokens/s (emulated)", setup.devices.map((each) => [each.name, speed(each)])),
       this.#range("rtt_ms", "Round trip (emulated)", { max: 400, step: 20, unit: "ms" }),
       this.#range("max_tokens", "Longest answer", { min: 20, max: setup.maxAnswerTokens, step: 20, unit: "tokens" }),
-      ...keepRatio(),
+      this.#range("keep_ratio", "Prompt the device reads", { min: 0.1, max: 1, step: 0.1, show: share }),
       renew,
       h(
         "p",
@@ -45,19 +44,19 @@ export class Controls {
     return h("div", { class: "control" }, h("label", { for: name }, label), select);
   }
 
-  #range(name, label, { min = 0, max, step, unit }) {
+  #range(name, label, { min = 0, max, step, unit, show = (value) => `${value} ${unit}` }) {
     const input = h("input", { type: "range", id: name, min, max, step });
     input.value = this.values[name];
     const shown = h("output", { for: name });
-    const show = () => {
-      shown.textContent = `${input.value} ${unit}`;
+    const tell = () => {
+      shown.textContent = show(input.value);
       input.setAttribute("aria-valuetext", shown.textContent);
     };
     input.addEventListener("input", () => {
       this.#set(name, Number(input.value));
-      show();
+      tell();
     });
-    show();
+    tell();
     return h("div", { class: "control" }, h("label", { for: name }, label, " "), shown, input);
   }
 }
@@ -65,12 +64,4 @@ export class Controls {
 const speed = ({ label, prefillTokensPerS, decodeTokensPerS }) =>
   `${label}: reads ${prefillTokensPerS}, writes ${decodeTokensPerS}`;
 
-function keepRatio() {
-  const input = h("input", { type: "range", id: "keep_ratio", min: 0, max: 1, step: 0.1, disabled: true });
-  input.value = 1;
-  input.setAttribute("aria-describedby", "keep-ratio-why");
-  const shown = h("output", { for: "keep_ratio" }, "all of it");
-  const why = h("p", { id: "keep-ratio-why", class: "hint" }, NO_REFINER);
-  const label = h("label", { for: "keep_ratio" }, "Prompt kept for the device ");
-  return [h("div", { class: "control" }, label, shown, input, why)];
-}
+const share = (value) => (Number(value) === 1 ? "all of it" : `${percent(Number(value))}, by the cloud’s choice`);

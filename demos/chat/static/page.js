@@ -7,6 +7,7 @@ import { Controls } from "./controls.js";
 import { h } from "./dom.js";
 import { Spoken } from "./spoken.js";
 import { ThisComputer } from "./this_computer.js";
+import { percent } from "./words.js";
 
 const find = (selector) => document.querySelector(selector);
 
@@ -44,11 +45,11 @@ async function main() {
 /** In words, how an answer is made. */
 function describer(devices) {
   const labels = new Map(devices.map((each) => [each.name, each]));
-  return ({ device, rtt_ms }) => {
+  return ({ device, rtt_ms, keep_ratio }) => {
     const { label, prefillTokensPerS, decodeTokensPerS } = labels.get(device);
     return (
       `Emulated: ${label.toLowerCase()} (reads ${prefillTokensPerS}, writes ${decodeTokensPerS} tokens/s), ` +
-      `round trip ${rtt_ms} ms.`
+      `round trip ${rtt_ms} ms.${keep_ratio < 1 ? ` Asked to read ${percent(keep_ratio)} of the prompt.` : ""}`
     );
   };
 }
