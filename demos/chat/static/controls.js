@@ -5,29 +5,39 @@ import { MODES, percent } from "./words.js";
 
 const KEY = "segue-settings";
 
+// What only this computer can play.
+const EMULATED = ["device", "rtt_ms", "keep_ratio"];
+
 export class Controls {
-  /** `setup` is what the server offers; `onNew` begins a new conversation. */
-  constructor(setup, onNew) {
+  /** `setup` is what the server offers; `onNew` begins a conversation, `onWhere` changes the device. */
+  constructor(setup, { onNew, onWhere }) {
     this.values = { ...setup.defaults, ...JSON.parse(sessionStorage.getItem(KEY) ?? "{}") };
     const renew = h("button", { type: "button", id: "new" }, "New conversation");
     renew.addEventListener("click", onNew);
+    this.where = h("select", { id: "where" }, h("option", { value: "computer" }, "This computer, emulated"));
+    this.where.append(h("option", { value: "browser", disabled: setup.browser.whyNot !== null }, "This browser, as it is"));
+    this.where.setAttribute("aria-describedby", "where-hint");
+    this.where.addEventListener("change", () => onWhere(this.where.value));
+    this.hint = h("p", { id: "where-hint", class: "hint", role: "status" });
     this.element = h(
       "form",
       { class: "controls" },
+      h("div", { class: "control" }, h("label", { for: "where" }, "The device is"), this.where, this.hint),
       this.#choice("mode", "Mode of the chat", Object.entries(MODES)),
       this.#choice("device", "Device, tokens/s (emulated)", setup.devices.map((each) => [each.name, speed(each)])),
       this.#range("rtt_ms", "Round trip (emulated)", { max: 400, step: 20, unit: "ms" }),
       this.#range("max_tokens", "Longest answer", { min: 20, max: setup.maxAnswerTokens, step: 20, unit: "tokens" }),
       this.#range("keep_ratio", "Prompt the device reads", { min: 0.1, max: 1, step: 0.1, show: share }),
       renew,
-      h(
-        "p",
-        { class: "hint" },
-        "Emulated: the device’s engine is slowed down and every message delayed. " +
-          "Tokens, processes, KV transfer and hand-over are real.",
-      ),
     );
     this.element.addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  /** Show who is the device, in words of `hint`; a browser has nothing that is emulated. */
+  showWhere(where, hint) {
+    this.where.value = where;
+    this.hint.textContent = hint;
+    for (const name of EMULATED) this.element.querySelector(`#${name}`).disabled = where === "browser";
   }
 
   #set(name, value) {
