@@ -8,10 +8,11 @@ BUF := tools/buf/node_modules/.bin/buf
 TSC := device-js/node_modules/.bin/tsc
 RELEASED := protocol/proto/segue.v1.binpb
 
-.PHONY: help setup proto proto-image chromium test check demo clean
+.PHONY: help setup proto proto-image chromium test check demo chat clean
 
 help:
 	@echo "make demo    run the cluster and the same prompts three ways (ARGS=--json for one JSON line)"
+	@echo "make chat    the same in a web page (with node and npm: the browser can be the device)"
 	@echo "make test    run every test (with node, npm and chromium)"
 	@echo "make check   ruff, mypy, tsc and buf (the last two need node and npm)"
 	@echo "make proto   regenerate the protocol stubs"
@@ -81,11 +82,26 @@ models/tiny-onnx/segue_model.json: .venv/.installed demos/model/tiny/model.safet
 	$(BIN)/python -m segue_device.convert demos/model/tiny models/tiny-onnx
 	@touch $@
 
+# The same for llama.cpp, whose form runs in browsers too.
+models/tiny-gguf/segue_model.json: .venv/.installed demos/model/tiny/model.safetensors
+	$(BIN)/python -m segue_device.convert demos/model/tiny models/tiny-gguf --format gguf
+	@touch $@
+
+# How the pages are judged for people who use assistive technology.
+tests/browser/node_modules/.installed: tests/browser/package.json tests/browser/.npmrc
+	cd tests/browser && npm install --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 demo: models/tiny-onnx/segue_model.json
 	@$(BIN)/python -m demos.split $(ARGS)
 
+chat: models/tiny-onnx/segue_model.json models/tiny-gguf/segue_model.json \
+    device-js/node_modules/.installed
+	@$(BIN)/python -m demos.chat $(ARGS)
+
 test: models/tiny-onnx/segue_model.json .venv-proto/.installed .venv/.llama \
-    device-js/node_modules/.installed chromium
+    device-js/node_modules/.installed tests/browser/node_modules/.installed \
+    tools/buf/node_modules/.installed chromium
 	$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.installed tools/buf/node_modules/.installed device-js/node_modules/.installed
@@ -97,4 +113,5 @@ check: .venv/.installed tools/buf/node_modules/.installed device-js/node_modules
 	$(BUF) breaking protocol/proto --against $(RELEASED)
 
 clean:
-	rm -rf .venv .venv-proto models tools/buf/node_modules device-js/node_modules
+	rm -rf .venv .venv-proto models tools/buf/node_modules device-js/node_modules \
+	    tests/browser/node_modules
