@@ -5,71 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
-from demos.cluster import Cluster, running_cluster
+from demos.cluster import Cluster
 from segue_cloud.cli import main as segue_cloud
 from segue_device import Mode, Token
 from segue_protocol.wire import private
 from tests.faults.raw_answer import MAX_TOKENS, raw_answer
-from tests.processes import TINY, alive, connected, is_idle, wait_for
+from tests.faults.scene import Scene, ended, start_worker
+from tests.processes import alive, connected, is_idle, wait_for
 
 PROMPT = "A long way to go, and a long story to tell on the way. " * 30
-HOSTS = {"prefill": "127.0.0.2", "decode": "127.0.0.3"}
 DEADLINE_S = 60.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _worker(role: str, gateway: str, *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "segue_cloud.cli", "worker", "--role", role]
-    command += ["--gateway", gateway, "--model", str(TINY), "--host", HOSTS[role], *flags]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-class Scene:
-    """Two workers that were there first, and a gateway that comes and goes on fixed ports."""
-
-    def __init__(self, held: ExitStack) -> None:
-        self.port, self.worker_port = _free_port(), _free_port()
-        self.workers = {
-            role: held.enter_context(_ended(_worker(role, self.join_address))) for role in HOSTS
-        }
-
-    @property
-    def join_address(self) -> str:
-        return f"127.0.0.1:{self.worker_port}"
-
-    def gateway(self) -> AbstractContextManager[Cluster]:
-        flags = {
-            "--port": self.port,
-            "--worker-port": self.worker_port,
-            "--prefill-workers": 0,
-            "--decode-workers": 0,
-            "--unclaimed-s": 1,
-            "--heartbeat-s": 0.5,
-        }
-        return running_cluster(TINY, *(str(part) for pair in flags.items() for part in pair))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +84,7 @@ def test_the_workers_wait_for_the_gateway_and_outlive_it(scene: Scene) -> None:
 def test_a_worker_with_another_layout_is_refused_by_name(scene: Scene) -> None:
     with (
         scene.gateway(),
-        _ended(_worker("decode", scene.join_address, "--dtype", "bfloat16")) as odd,
+        ended(start_worker("decode", scene.join_address, "--dtype", "bfloat16")) as odd,
     ):
         _, errors = odd.communicate(timeout=DEADLINE_S)
         assert odd.returncode == 1, errors
@@ -143,7 +93,7 @@ def test_a_worker_with_another_layout_is_refused_by_name(scene: Scene) -> None:
 
 
 def test_a_host_that_is_not_ours_is_refused() -> None:
-    with _ended(_worker("decode", "127.0.0.1:1", "--host", "192.0.2.1")) as odd:
+    with ended(start_worker("decode", "127.0.0.1:1", "--host", "192.0.2.1")) as odd:
         _, errors = odd.communicate(timeout=DEADLINE_S)
     assert odd.returncode == 1
     assert "192.0.2.1" in errors

@@ -141,6 +141,26 @@ def test_the_line_is_as_long_as_the_requests_that_wait_and_empty_afterwards() ->
     run_virtual(main())
 
 
+def test_offers_to_full_workers_become_rare_and_a_free_slot_is_found_all_the_same() -> None:
+    """Nobody tells the gateway of this slot: it must be asked for."""
+
+    async def main() -> None:
+        async with reference_cloud() as cloud:
+            slots = cloud.prefill.slots
+            held = [slots.acquire(1) for _ in range(slots.slots)]
+            answer = _ask(cloud, "")
+            await asyncio.sleep(4.0)
+            assert 10 < cloud.prefill.counters.rejections < 40
+            for slot in held:
+                assert slot is not None
+                slots.release(slot)
+            freed_s = asyncio.get_running_loop().time()
+            assert len(await answer.done()) == 8
+            assert asyncio.get_running_loop().time() - freed_s < 0.5
+
+    run_virtual(main())
+
+
 def test_who_waits_is_told_at_once_that_the_last_worker_has_gone() -> None:
     async def main() -> None:
         async with reference_cloud() as cloud:

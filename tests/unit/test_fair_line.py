@@ -49,11 +49,11 @@ def test_a_tenant_that_was_away_does_not_come_back_with_savings() -> None:
     assert 9 <= turns.count("new") <= 11
 
 
-def test_within_a_tenant_first_come_first_served_and_urgent_ones_ahead() -> None:
+def test_urgent_ones_go_ahead_and_within_a_tenant_the_newest() -> None:
     line = FairLine()
-    first, second = line.join("a", 5), line.join("a", 1)
+    first, second, third = (line.join("a", tokens) for tokens in (5, 1, 2))
     urgent = line.join("a", 100, urgent=True)
-    assert [_serve(line) for _ in range(3)] == [first, urgent, second]
+    assert [_serve(line) for _ in range(4)] == [first, urgent, third, second]
     assert len(line) == 0
 
 

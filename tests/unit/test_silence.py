@@ -9,7 +9,7 @@ import pytest
 from segue_cloud.gateway.silence import Silence, unless_silent
 from segue_cloud.worker.compute import InlineCompute
 from segue_protocol.errors import DeadlineExceeded
-from tests.virtual_clock import run_virtual
+from tests.virtual_clock import VirtualLoop, run_virtual
 
 
 def test_silence_is_told_again_and_again_and_begins_anew_with_every_sound() -> None:
@@ -67,3 +67,18 @@ def test_a_cancelled_call_is_over_when_it_has_ended() -> None:
         return asyncio.get_running_loop().time()
 
     assert run_virtual(main()) == pytest.approx(2.0)
+
+
+def test_a_process_that_was_held_up_takes_nobody_for_silent() -> None:
+    """What was sent meanwhile may lie unread; silence after that counts again."""
+
+    async def main() -> list[float]:
+        told: list[float] = []
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        with Silence(1.0, lambda: told.append(loop.time())):
+            loop.call_later(0.5, loop.hold_up, 4.0)
+            await asyncio.sleep(7.0)
+        return told
+
+    assert run_virtual(main()) == pytest.approx([5.5, 6.5])

@@ -38,10 +38,12 @@ class Place:
         """Something may have changed for this request."""
         self._woken.set()
 
-    async def woken(self, within_s: float | None) -> None:
-        """Wait for a wake-up since the last `clear`, or until the time is over."""
+    async def woken(self, within_s: float | None) -> bool:
+        """Wait for a wake-up since the last `clear`; False when the time is over first."""
         with anyio.move_on_after(within_s):
             await self._woken.wait()
+            return True
+        return False
 
 
 class FairLine:

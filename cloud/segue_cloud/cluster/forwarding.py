@@ -21,9 +21,11 @@ from segue_protocol.errors import Overloaded, ProtocolError, Unavailable
 from segue_protocol.streams import Stream
 from segue_protocol.wire import private
 
-# A worker frees a slot a moment after its stream was closed here, and evictable
-# pages free themselves: the first in line also asks again without being woken.
+# A worker frees a slot a moment after its stream was closed here: the first in
+# line asks again soon after it was woken, then ever more seldom, for offers that
+# are rejected take processor time from those that run.
 RETRY_S = 0.01
+MAX_RETRY_S = 0.16
 # An offer is answered at once. A worker that does not is frozen or drowning;
 # its lease will take it out, meanwhile others are asked.
 ANSWER_S = 2.0
@@ -89,6 +91,7 @@ async def offer(
     taken out. `matched` says how much of a prompt a member holds already,
     `partner` with whom it must be able to move KV.
     """
+    retry_s = RETRY_S
     while True:
         place.clear()
         absent = membership.absent_role(group)
@@ -129,7 +132,10 @@ async def offer(
                 finally:
                     if held:  # its own rejection is no news to the first in line
                         membership.line(group).wake_first()
-        await place.woken(RETRY_S if place.is_first else None)
+        if await place.woken(retry_s if place.is_first else None):
+            retry_s = RETRY_S
+        else:
+            retry_s = min(2 * retry_s, MAX_RETRY_S)
 
 
 def nobody_there(role: private.Role, group: str) -> Unavailable:

@@ -6,14 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-import anyio
-
 from segue_cloud.cluster.groups import DEFAULT_GROUP
 from segue_cloud.cluster.links import WorkerLink
 from segue_cloud.cluster.members import Member, Membership, role_name
 from segue_cloud.cluster.proving import prove
+from segue_cloud.gateway.silence import unless_silent
 from segue_cloud.kv.layout import KvLayout
 from segue_protocol.errors import (
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     SegueError,
@@ -161,16 +161,16 @@ class JoinHandler:
         """Take heartbeats in; end the stream when they stop."""
         end: SegueError | None = Unavailable("the join stream broke", reason="DISCONNECTED")
         try:
-            while True:
-                with anyio.fail_after(self._lease_s):
-                    member.status = (await anext(requests)).heartbeat
-                member.suspect = False
-                if member.status.draining and not member.draining:
-                    member.draining = True
-                    self._membership.notify()
-        except StopAsyncIteration:
+            with unless_silent(member.name, self._lease_s) as silence:
+                async for request in requests:
+                    silence.heard()
+                    member.status = request.heartbeat
+                    member.suspect = False
+                    if member.status.draining and not member.draining:
+                        member.draining = True
+                        self._membership.notify()
             end = None
-        except TimeoutError:
+        except DeadlineExceeded:
             end = Unavailable(
                 f"no heartbeat within the lease of {self._lease_s} s; join again",
                 reason="LEASE_EXPIRED",

@@ -50,6 +50,28 @@ class Chunk:
         return self.cells
 
 
+class LayerWatch(Protocol):
+    """Looks on while a forward pass goes through the layers.
+
+    Called in the engine's thread; what it raises ends the pass at once and
+    comes out of `forward` (an abort raises Cancelled). The cells of the pass's
+    new tokens are then to be taken for unwritten.
+    """
+
+    def wants_queries(self, layer: int) -> int:
+        """How many of the last chunk's last tokens to hand over the queries of; 0 for none."""
+        ...
+
+    def after_layer(self, layer: int, queries: npt.NDArray[np.float32] | None) -> None:
+        """The keys and values of every new token of the pass are in the cells of `layer`.
+
+        Called once a layer, ascending. `queries` are [n, heads, head_dim], as
+        the keys after rotary embedding, n the smaller of what was wanted and
+        of the last chunk's tokens; None when none were wanted.
+        """
+        ...
+
+
 class CloudEngine(Protocol):
     """A model over caller-owned key/value cells."""
 
@@ -62,13 +84,16 @@ class CloudEngine(Protocol):
     @property
     def max_context_tokens(self) -> int: ...
 
-    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+    def forward(
+        self, cells: Cells, chunks: Sequence[Chunk], *, watch: LayerWatch | None = None
+    ) -> npt.NDArray[np.float32]:
         """Run one ragged batch.
 
         ``cells`` has the shape [layers, 2, n_cells, kv_heads, head_dim] and
         the layout's storage dtype; it is written in place, only at the new
         cells of each chunk. Returns the logits after each chunk's last token,
-        shape [len(chunks), vocab]. The same call gives the same bits.
+        shape [len(chunks), vocab]. The same call gives the same bits, watched
+        or not. A whole prompt may come as one chunk.
 
         Raises InvalidRequest for a token id outside the vocabulary,
         ContextTooLong for a position outside the context, InternalError when

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from segue_cloud.engine.base import Chunk
-from segue_cloud.engine.reference import ReferenceEngine
+from segue_cloud.engine.base import Chunk, LayerWatch
+from segue_cloud.engine.reference import ReferenceEngine, show_only_layer
 from segue_cloud.kv.layout import Cells
 from segue_cloud.profiles.base import CloudProfile
 from segue_protocol.errors import InvalidRequest
@@ -62,16 +62,28 @@ class EmulatedEngine:
         self._sleep = sleep
         self._clock = clock
 
-    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
-        """See the contract; logits are [len(chunks), vocab]."""
+    def forward(
+        self, cells: Cells, chunks: Sequence[Chunk], *, watch: LayerWatch | None = None
+    ) -> npt.NDArray[np.float32]:
+        """See the contract; logits are [len(chunks), vocab].
+
+        The only layer stands for the middle one: it is done after half the time.
+        """
         started_s = self._clock()
         logits = self._reference.forward(cells, chunks)
         if self._own is not None:
             _translate(logits, self._own)
         left_s = started_s + self.step_s(chunks) - self._clock()
-        if left_s > 0:
-            self._sleep(left_s)
+        if watch is not None:
+            left_s /= 2
+            self._pass(left_s)
+            show_only_layer(watch, chunks[-1])
+        self._pass(left_s)
         return logits
+
+    def _pass(self, seconds: float) -> None:
+        if seconds > 0:
+            self._sleep(seconds)
 
     def step_s(self, chunks: Sequence[Chunk]) -> float:
         """Seconds the accelerator takes for this batch.

@@ -16,9 +16,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from segue_cloud.engine.base import Chunk
+from segue_cloud.engine.base import Chunk, LayerWatch
 
 NAME = "segue_paged"
+
+# Queries that attend at once over cells of an earlier pass: bounds the mask.
+BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,10 @@ class _Long:
     """A chunk of several tokens: rows [start, end) of the batch.
 
     ``cells`` are those of the whole sequence, a slice where they are
-    consecutive (no gather then). ``mask`` is bool [new, total], None when the
-    whole sequence is new, which is plain causal attention.
+    consecutive (no gather then). ``mask`` is bool [block, total] for the last
+    block of rows, None when the whole sequence is new, which is plain causal
+    attention. Its lower right corner of [rows, seen] is the mask of the rows
+    whose last one sees the first `seen` cells.
     """
 
     start: int
@@ -44,9 +49,15 @@ class Step:
     """
 
     def __init__(
-        self, cells: torch.Tensor, chunks: Sequence[Chunk], device: torch.device | str = "cpu"
+        self,
+        cells: torch.Tensor,
+        chunks: Sequence[Chunk],
+        device: torch.device | str = "cpu",
+        watch: LayerWatch | None = None,
     ) -> None:
         self.cells = cells
+        self.watch = watch
+        self.last_new = len(chunks[-1].token_ids)
         writes: list[torch.Tensor] = []
         single: list[torch.Tensor] = []
         single_rows: list[int] = []
@@ -63,8 +74,9 @@ class Step:
             else:
                 mask = None
                 if new < chunk.total:
-                    mask = torch.ones(new, chunk.total, dtype=torch.bool, device=device)
-                    mask = mask.tril(chunk.total - new)
+                    rows = min(new, BLOCK_ROWS)
+                    mask = torch.ones(rows, chunk.total, dtype=torch.bool, device=device)
+                    mask = mask.tril(chunk.total - rows)
                 source = chunk.cells if isinstance(chunk.cells, slice) else numbers
                 self.long.append(_Long(row, row + new, source, mask))
             row += new
@@ -80,6 +92,10 @@ class Step:
         planes = self.cells[layer]
         planes[0, self.write] = key.to(planes.device)
         planes[1, self.write] = value.to(planes.device)
+        if self.watch is not None:
+            wanted = min(self.watch.wants_queries(layer), self.last_new)
+            queries = query[len(query) - wanted :].float().cpu().numpy() if wanted else None
+            self.watch.after_layer(layer, queries)
         if not self.long:
             return self._attend_single(planes, query, scale)
         out = torch.empty_like(query)
@@ -87,16 +103,8 @@ class Step:
             out[self.single_rows] = self._attend_single(planes, query[self.single_rows], scale)
         for chunk in self.long:
             keys, values = planes[:, chunk.cells].to(query.device)
-            attended = scaled_dot_product_attention(
-                query[chunk.start : chunk.end].transpose(0, 1)[None],
-                keys.transpose(0, 1)[None],
-                values.transpose(0, 1)[None],
-                attn_mask=chunk.mask,
-                is_causal=chunk.mask is None,
-                scale=scale,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-            out[chunk.start : chunk.end] = attended[0].transpose(0, 1)
+            rows = slice(chunk.start, chunk.end)
+            out[rows] = _attend_long(query[rows], keys, values, chunk.mask, scale)
         return out
 
     def _attend_single(
@@ -117,6 +125,37 @@ class Step:
             scale=scale,
         )
         return attended.reshape(query.shape)
+
+
+def _attend_long(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """The new tokens of one sequence: query and result [new, heads, d], keys [total, kv_heads, d].
+
+    Without a mask torch's own causal attention needs no more than a block of
+    memory; with one it is cut into blocks here.
+    """
+    new, total = len(query), len(keys)
+    block = new if mask is None else len(mask)
+    out = torch.empty_like(query)
+    for start in range(0, new, block):
+        end = min(start + block, new)
+        seen = total - new + end
+        attended = scaled_dot_product_attention(
+            query[start:end].transpose(0, 1)[None],
+            keys[:seen].transpose(0, 1)[None],
+            values[:seen].transpose(0, 1)[None],
+            attn_mask=None if mask is None else mask[start - end :, -seen:],
+            is_causal=mask is None,
+            scale=scale,
+            enable_gqa=query.shape[1] != keys.shape[1],
+        )
+        out[start:end] = attended[0].transpose(0, 1)
+    return out
 
 
 def _as_slice(numbers: torch.Tensor) -> torch.Tensor | slice:

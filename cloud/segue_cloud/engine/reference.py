@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segue_cloud.engine.base import Chunk
+from segue_cloud.engine.base import Chunk, LayerWatch
 from segue_cloud.engine.checks import check_batch
 from segue_cloud.kv.layout import Cells, KvLayout
 from segue_protocol.identity import ModelIdentity
@@ -34,8 +34,10 @@ class ReferenceEngine:
         self.layout = KvLayout(num_layers=1, num_kv_heads=1, head_dim=1, dtype="int64")
         self.max_context_tokens = max_context_tokens
 
-    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
-        """See the contract; logits are [len(chunks), vocab]."""
+    def forward(
+        self, cells: Cells, chunks: Sequence[Chunk], *, watch: LayerWatch | None = None
+    ) -> npt.NDArray[np.float32]:
+        """See the contract; logits are [len(chunks), vocab]. A query is its token's id."""
         vocab_size = self.identity.vocab_size
         check_batch(
             cells,
@@ -52,4 +54,13 @@ class ReferenceEngine:
             ids[new] = chunk.token_ids
             positions[new] = chunk.positions
             rows.append(logits_from_state(state_of(ids[numbers], positions[numbers]), vocab_size))
+        if watch is not None:
+            show_only_layer(watch, chunks[-1])
         return np.stack(rows)
+
+
+def show_only_layer(watch: LayerWatch, last: Chunk) -> None:
+    """Call `watch` for a model of one layer whose last chunk was `last`."""
+    wanted = min(watch.wants_queries(0), len(last.token_ids))
+    ids = last.token_ids[len(last.token_ids) - wanted :]
+    watch.after_layer(0, np.array(ids, np.float32).reshape(-1, 1, 1) if wanted else None)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segue_cloud.engine.base import Chunk
+from segue_cloud.engine.base import Chunk, LayerWatch
 from segue_cloud.engine.checks import check_batch
 from segue_cloud.engine.paged_attention import Step
 from segue_cloud.kv.layout import Cells, KvLayout
@@ -38,7 +38,9 @@ class TorchEngine:
         return int(self._model.config.max_position_embeddings)
 
     @torch.inference_mode()
-    def forward(self, cells: Cells, chunks: Sequence[Chunk]) -> npt.NDArray[np.float32]:
+    def forward(
+        self, cells: Cells, chunks: Sequence[Chunk], *, watch: LayerWatch | None = None
+    ) -> npt.NDArray[np.float32]:
         """See the contract; logits are [len(chunks), vocab]."""
         check_batch(
             cells,
@@ -50,7 +52,7 @@ class TorchEngine:
         device = self._model.device
         # The view turns the 16 stored bits of bfloat16 into numbers; for the
         # other dtypes it changes nothing.
-        step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks, device)
+        step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks, device, watch)
         ids = [token for chunk in chunks for token in chunk.token_ids]
         positions = [position for chunk in chunks for position in chunk.positions]
         lasts = np.cumsum([len(chunk.token_ids) for chunk in chunks]) - 1

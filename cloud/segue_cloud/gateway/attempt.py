@@ -224,6 +224,7 @@ async def _follow(
             elif kind == "parked":
                 parked = True
                 silence.expect(False)  # by design; a running one is not silent
+                membership.line(decoder.group).wake_first()  # its pages can be had
                 observer.enter(RequestState.PARKED)
             elif kind == "ended":
                 return Outcome.COMPLETE

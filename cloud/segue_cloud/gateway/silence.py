@@ -10,12 +10,17 @@ import anyio
 
 from segue_protocol.errors import DeadlineExceeded
 
+# How late a timer is, as a share of its time, when its process was frozen.
+HELD_UP_SHARE = 0.5
+
 
 class Silence:
     """Calls `tell` whenever `after_s` have passed since the last :meth:`heard`; within a `with`.
 
     A stream of tokens would set and cancel a timer a token; here one timer
     runs, and moves itself on when it finds that something was heard meanwhile.
+    A timer that comes late says that this process itself was held up: what was
+    sent may lie unread, so the silence begins anew.
     """
 
     def __init__(self, after_s: float, tell: Callable[[], object]) -> None:
@@ -50,9 +55,11 @@ class Silence:
         self._timer = self._loop.call_at(due_s, self._due, due_s)
 
     def _due(self, due_s: float) -> None:
+        held_up = self._loop.time() - due_s > HELD_UP_SHARE * self._after_s
         if self._heard_s + self._after_s <= due_s:
             self.heard()
-            self._tell()
+            if not held_up:
+                self._tell()
         if self._timer is not None:  # `tell` may have ended it
             self._wait()
 
