@@ -25,7 +25,8 @@ class Emulation:
     def load(cls, path: Path = HERE / "phone.json") -> Emulation:
         """Read a profile file such as the committed ``phone.json``."""
         values = json.loads(path.read_text())
-        names = [field.name for field in dataclasses.fields(DeviceProfile)]
+        fields = dataclasses.fields(DeviceProfile)
+        names = [field.name for field in fields if field.name in values]
         return cls(
             name=values["name"],
             profile=DeviceProfile(**{name: values[name] for name in names}),

@@ -9,8 +9,9 @@ nothing visible stalls iff
 
     cloud_tokens * tau >= prefill_left_s + b * cloud_tokens + delta
 
-and N* is the smallest such number of cloud tokens. All times are counted on
-the device's clock.
+and N* is the smallest such number of cloud tokens. Where attention makes every
+further token dearer (c), absorbing costs b * cloud_tokens + c * cloud_tokens^2.
+All times are counted on the device's clock.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class DeviceProfile:
     """How fast a device is, as measured by it.
 
     Prefill of n tokens takes base + per_token n + per_token2 n^2 seconds,
-    decoding one token `decode_s`, the hand-over itself `handover_s`.
+    decoding one token `decode_s`, the hand-over itself `handover_s`. Real times
+    differ from these by `relative_error` (standard deviation; 0: not known).
     """
 
     prefill_base_s: float
@@ -38,6 +40,7 @@ class DeviceProfile:
     prefill_per_token2_s: float
     decode_s: float
     handover_s: float
+    relative_error: float = 0.0
 
     def validate(self) -> None:
         """Raise InvalidRequest unless all are finite and >= 0 and decoding takes time."""
@@ -46,7 +49,7 @@ class DeviceProfile:
             if not math.isfinite(value) or value < 0:
                 raise InvalidRequest(
                     f"{each.name} of the device profile is {value}, expected a finite number "
-                    "of seconds >= 0; measure the device again"
+                    ">= 0; measure the device again"
                 )
         if self.decode_s == 0:
             raise InvalidRequest(
@@ -69,6 +72,7 @@ class DeviceProfile:
             prefill_per_token2_s=message.prefill_per_token2_s,
             decode_s=message.decode_s,
             handover_s=message.handover_s,
+            relative_error=message.relative_error,
         )
 
     def prefill_s(self, tokens: float) -> float:
@@ -110,10 +114,11 @@ def stall_free(
     show_interval_s: float,
     absorb_per_token_s: float,
     handover_s: float,
+    absorb_per_token2_s: float = 0.0,
 ) -> bool:
     """Whether showing `cloud_tokens` lasts until the device is ready."""
-    gained_s = cloud_tokens * (show_interval_s - absorb_per_token_s)
-    return gained_s >= prefill_left_s + handover_s
+    absorb_s = absorb_per_token_s + absorb_per_token2_s * cloud_tokens
+    return cloud_tokens * (show_interval_s - absorb_s) >= prefill_left_s + handover_s
 
 
 def n_star(
@@ -122,13 +127,15 @@ def n_star(
     show_interval_s: float,
     absorb_per_token_s: float,
     handover_s: float,
+    absorb_per_token2_s: float = 0.0,
 ) -> int | None:
     """The fewest cloud tokens without a stall: ceil((prefill_left_s + delta) / (tau - b)).
 
-    At least 1, since the first token is always the cloud's. None means
-    unbounded: tokens are shown at least as fast as the device absorbs them
-    (tau <= b), so it never catches up at this pace and the cloud must stay or
-    the pace slow down; or N* exceeds MAX_CLOUD_TOKENS.
+    With c (`absorb_per_token2_s`) it is the smaller root of the quadratic. At
+    least 1, since the first token is always the cloud's. None means unbounded:
+    tokens are shown at least as fast as the device absorbs them (tau <= b, or
+    c outruns it first), so it never catches up at this pace and the cloud must
+    stay or the pace slow down; or N* exceeds MAX_CLOUD_TOKENS.
     """
 
     def enough(cloud_tokens: int) -> bool:
@@ -138,19 +145,27 @@ def n_star(
             show_interval_s=show_interval_s,
             absorb_per_token_s=absorb_per_token_s,
             handover_s=handover_s,
+            absorb_per_token2_s=absorb_per_token2_s,
         )
 
     if enough(1):
         return 1
-    if not enough(MAX_CLOUD_TOKENS):
+    gained_s = show_interval_s - absorb_per_token_s
+    needed_s = prefill_left_s + handover_s
+    squared = gained_s * gained_s - 4 * absorb_per_token2_s * needed_s
+    if gained_s <= 0 or squared < 0:
         return None
-    tokens = math.ceil((prefill_left_s + handover_s) / (show_interval_s - absorb_per_token_s))
-    # The quotient is rounded; N* is defined by the condition itself.
-    while enough(tokens - 1):
+    root = 2 * needed_s / (gained_s + math.sqrt(squared))
+    if root > MAX_CLOUD_TOKENS:
+        return None
+    tokens = max(1, math.ceil(root))
+    # The root is rounded; N* is defined by the condition itself.
+    while tokens > 1 and enough(tokens - 1):
         tokens -= 1
-    while not enough(tokens):
-        tokens += 1
-    return tokens
+    for candidate in (tokens, tokens + 1, tokens + 2):
+        if enough(candidate):
+            return candidate
+    return None
 
 
 def n_star_without_refinement(

@@ -220,18 +220,20 @@ class Slo(_message.Message):
     def __init__(self, ttft_s: _Optional[float] = ..., tpot_s: _Optional[float] = ...) -> None: ...
 
 class DeviceProfile(_message.Message):
-    __slots__ = ("prefill_base_s", "prefill_per_token_s", "prefill_per_token2_s", "decode_s", "handover_s")
+    __slots__ = ("prefill_base_s", "prefill_per_token_s", "prefill_per_token2_s", "decode_s", "handover_s", "relative_error")
     PREFILL_BASE_S_FIELD_NUMBER: _ClassVar[int]
     PREFILL_PER_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     PREFILL_PER_TOKEN2_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     HANDOVER_S_FIELD_NUMBER: _ClassVar[int]
+    RELATIVE_ERROR_FIELD_NUMBER: _ClassVar[int]
     prefill_base_s: float
     prefill_per_token_s: float
     prefill_per_token2_s: float
     decode_s: float
     handover_s: float
-    def __init__(self, prefill_base_s: _Optional[float] = ..., prefill_per_token_s: _Optional[float] = ..., prefill_per_token2_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., handover_s: _Optional[float] = ...) -> None: ...
+    relative_error: float
+    def __init__(self, prefill_base_s: _Optional[float] = ..., prefill_per_token_s: _Optional[float] = ..., prefill_per_token2_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., handover_s: _Optional[float] = ..., relative_error: _Optional[float] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("generation_id", "resume_token", "protocol", "identity", "advice", "credit_through", "credit_cap", "prompt_tokens")
@@ -254,16 +256,18 @@ class Started(_message.Message):
     def __init__(self, generation_id: _Optional[str] = ..., resume_token: _Optional[bytes] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., advice: _Optional[_Union[Advice, _Mapping]] = ..., credit_through: _Optional[int] = ..., credit_cap: _Optional[int] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class Advice(_message.Message):
-    __slots__ = ("cloud_tokens", "keep_ratio", "pace_s", "ttft_s")
+    __slots__ = ("cloud_tokens", "keep_ratio", "pace_s", "ttft_s", "explanation")
     CLOUD_TOKENS_FIELD_NUMBER: _ClassVar[int]
     KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     PACE_S_FIELD_NUMBER: _ClassVar[int]
     TTFT_S_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     cloud_tokens: int
     keep_ratio: float
     pace_s: float
     ttft_s: float
-    def __init__(self, cloud_tokens: _Optional[int] = ..., keep_ratio: _Optional[float] = ..., pace_s: _Optional[float] = ..., ttft_s: _Optional[float] = ...) -> None: ...
+    explanation: str
+    def __init__(self, cloud_tokens: _Optional[int] = ..., keep_ratio: _Optional[float] = ..., pace_s: _Optional[float] = ..., ttft_s: _Optional[float] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class Refinement(_message.Message):
     __slots__ = ("kept",)
