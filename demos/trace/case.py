@@ -32,6 +32,8 @@ class DeviceCase:
     prefill_per_token2_s: float
     decode_s: float
     handover_s: float
+    # What a device knows of its own uncertainty (standard deviation).
+    relative_error: float
     # Relative, uniform, drawn twice: the speed of a device during one answer beside
     # its profile, and every single step beside that.
     speed_jitter: float
@@ -41,7 +43,8 @@ class DeviceCase:
     @property
     def profile(self) -> DeviceProfile:
         """What the device believes of itself."""
-        return DeviceProfile(**{each.name: getattr(self, each.name) for each in fields(DeviceProfile)})
+        names = [each.name for each in fields(DeviceProfile)]
+        return DeviceProfile(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class TargetCase:
     """What an answer must meet; a stall is a gap between two shown tokens above `stall_s`."""
 
     ttft_s: float
-    tpot_s: float
+    # None: 50 ms, or what the device can do.
+    tpot_s: float | None
     stall_s: float
     attainment: float
     quality_floor: float

@@ -91,6 +91,11 @@ class Gateway(ABC):
             decoder.check_idle()
             assert not member.open_streams
 
+    def step_s(self, context_tokens: int) -> float:
+        """Seconds of a decode step for one more request, at the least loaded instance."""
+        batch = min((each.batch for each in self._decoders.values()), key=lambda each: each.running)
+        return batch.step_with_s(context_tokens)
+
     # ---- the line
 
     def _wait(self, call: Call, *, urgent: bool) -> None:

@@ -112,7 +112,7 @@ class Phone:
         self._cloud_alive, self._refused = False, True
         self._wake()
 
-    def _send_credit(self) -> None:
+    def _send_credit(self, through: int) -> None:
         """Tell the gateway of the credit."""
 
     def _send_takeover(self) -> None:
@@ -251,8 +251,10 @@ class Phone:
             )
         )
         if through is not None:
-            self._credit = max(self._credit, through)
-            self._send_credit()
+            if self.log_tokens >= self._credit:
+                self._last_cloud_s = self._events.now_s  # from now on it owes something again
+            self._credit = through
+            self._send_credit(through)
 
     @property
     def _absorb_s(self) -> float:
@@ -292,22 +294,3 @@ class Phone:
         )
         output_tokens = self.request.output_tokens
         self._oracle_tokens = min(needed or output_tokens, output_tokens)
-
-
-class SplitPhone(Phone):
-    """A device with a cloud: messages go over two wires."""
-
-    def __init__(
-        self,
-        events: Events,
-        case: Case,
-        request: Request,
-        done: Done,
-        gateway: Gateway,
-        *,
-        cached_tokens: int = 0,
-    ) -> None:
-        super().__init__(events, case, request, done, cached_tokens=cached_tokens)
-        self._gateway = gateway
-        self._up = Wire(events, case.network, request.chance("up"))
-        self._down = Wire(events, case.network, request.chance("down"))
