@@ -78,6 +78,8 @@ class Call:
     prefill_s: float = 0.0
     waited_s: float = 0.0
     waited_for: str = ""
+    # In a place of a decode batch.
+    place_s: float = 0.0
     # Slots and places in a batch [s], and cells [tokens x s], that it took.
     slots: Integral = field(default_factory=Integral)
     cells: Integral = field(default_factory=Integral)

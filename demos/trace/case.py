@@ -64,8 +64,10 @@ class CloudCase:
 
     profile: str
     instances: int
-    # Of them, where a policy has both roles; the search for capacity tries others.
+    # Of them, where a policy has both roles.
     prefill_workers: int
+    # In the search for capacity, where every ratio of the roles may be tried.
+    search_instances: int
     prefill_slots: int
     max_batch: int
     pages: int
@@ -85,9 +87,10 @@ class TargetCase:
     """What an answer must meet; a stall is a gap between two shown tokens above `stall_s`."""
 
     ttft_s: float
-    # None: 50 ms, or what the device can do.
-    tpot_s: float | None
+    # Mean of an answer, as shown.
+    tpot_s: float
     stall_s: float
+    # Share of the answers that meet all three at what counts as capacity.
     attainment: float
     quality_floor: float
 

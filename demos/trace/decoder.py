@@ -85,7 +85,7 @@ class Decoder:
         elif call.phase is Phase.DECODING:
             assert call.decoding is not None
             self.batch.leave(call.decoding)
-            call.slots.add(-1, self._events.now_s)
+            self._hold_place(call, -1)
         self._parked.pop(call, None)
         self._free(call)
 
@@ -103,7 +103,7 @@ class Decoder:
             self._parked[call] = None
             return
         call.phase = Phase.DECODING
-        call.slots.add(1, self._events.now_s)
+        self._hold_place(call, 1)
         call.decoding = Decoding(
             context_tokens=call.prompt_tokens + call.made,
             tokens=call.may_make,
@@ -119,7 +119,7 @@ class Decoder:
 
     def _stopped(self, call: Call) -> None:
         call.decoding = None
-        call.slots.add(-1, self._events.now_s)
+        self._hold_place(call, -1)
         call.phase = Phase.PARKED
         if call.complete:
             self._free(call)
@@ -127,6 +127,12 @@ class Decoder:
         else:
             self._parked[call] = None
             self._freed()  # its place
+
+    def _hold_place(self, call: Call, places: int) -> None:
+        """Join the batch (1) or leave it (-1), and count the time between."""
+        now_s = self._events.now_s
+        call.slots.add(places, now_s)
+        call.place_s -= places * now_s  # entered at -t, left at +t: what remains is the time
 
     def _grow(self, call: Call) -> bool:
         assert call.table is not None

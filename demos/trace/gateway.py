@@ -34,6 +34,7 @@ class Load:
     prefill_s: float = 0.0
     # In a place of a decode batch.
     place_s: float = 0.0
+    reserved_tokens: int = 0
 
 
 class Gateway(ABC):
@@ -176,6 +177,8 @@ class Gateway(ABC):
         self._calls.discard(call)
         self.load.calls += 1
         self.load.prefill_s += call.prefill_s
+        self.load.place_s += call.place_s
+        self.load.reserved_tokens += call.prompt_tokens + call.granted
         if call.first_token_s is not None:
             waiting_s = call.first_token_s - call.arrived_s - call.prefill_s
             self.ttft.observe(call.prompt_tokens, waiting_s, call.prefill_s)

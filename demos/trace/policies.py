@@ -94,7 +94,7 @@ def meets_ttft_alone(case: Case, request: Request, cached_tokens: int) -> bool:
         prompt_tokens=request.prompt_tokens,
         cached_tokens=cached_tokens,
         max_tokens=case.max_tokens,
-        targets=Targets(ttft_s=case.targets.ttft_s, tpot_s=case.targets.tpot_s),
+        targets=Targets(ttft_s=case.targets.ttft_s),
     )
     return decide(view).place is Place.DEVICE
 

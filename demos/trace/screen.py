@@ -41,21 +41,24 @@ class Screen:
         `arrived` of `received_s` are there at `now_s`; with `device_clock` the device
         makes the rest.
         """
-        total, writes = len(received_s), device_clock is not None
-        while self.shown < total:
-            if arrived > self.shown:
-                rate_tps = 1 / ((device_clock and device_clock.token_s) or self.interval_s)
+        total, shown, writes = len(received_s), self.shown, device_clock is not None
+        rate_tps = 1 / self.interval_s
+        while shown < total:
+            if arrived > shown:
+                if device_clock is not None:
+                    rate_tps = 1 / (device_clock.token_s or self.interval_s)
+                complete = arrived == total
                 view = PaceView(
-                    backlog_tokens=arrived - self.shown,
-                    show_interval_s=self.interval_s,
-                    device_rate_tps=rate_tps,
-                    device_writes=writes,
-                    complete=arrived == total,
+                    arrived - shown, self.interval_s, rate_tps, writes, complete
                 )
                 due_s = self.poll(view, now_s)
                 if due_s <= now_s:
+                    shown += 1
                     continue
-                if arrived == total or due_s < received_s[arrived]:
+                if not writes:  # until the end is known, arrivals do not change the pace
+                    while arrived < total - 1 and received_s[arrived] <= due_s:
+                        arrived += 1
+                if complete or due_s < received_s[arrived]:
                     now_s = due_s
                     continue
             now_s = max(now_s, received_s[arrived])

@@ -168,9 +168,7 @@ def view_of(
             deviation_s=math.sqrt(2) * case.network.jitter_s,
         ),
         targets=Targets(
-            ttft_s=case.targets.ttft_s,
-            tpot_s=case.targets.tpot_s,
-            quality_floor=case.targets.quality_floor,
+            ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor
         ),
         quality=quality,
         may_be_alone=False,

@@ -55,7 +55,7 @@ class WholeAnswer:
         self._end(refused=True)
 
     def _end(self, *, refused: bool) -> None:
-        screen = Screen(self._case.targets.tpot_s or DEFAULT_PACE_S)
+        screen = Screen(DEFAULT_PACE_S)
         if self._received_s:
             screen.show_rest(
                 self._received_s, self._received_s[0], arrived=1, device_clock=None
