@@ -20,8 +20,10 @@ from segue_cloud.engine.reference import ReferenceEngine
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.watch.base import Watch
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -87,6 +89,7 @@ class Cloud:
     membership: Membership
     prefills: list[PrefillWorker]
     decodes: list[DecodeWorker]
+    aggregated: list[AggregatedWorker]
 
     @property
     def prefill(self) -> PrefillWorker:
@@ -102,12 +105,12 @@ class Cloud:
     def check_idle(self) -> None:
         """Every slot, page, stream and run is back to zero."""
         self.gateway.check_integrity()
-        for worker in (*self.prefills, *self.decodes):
+        for worker in (*self.prefills, *self.decodes, *self.aggregated):
             worker.check_integrity()
-        decodes = [worker.status() for worker in self.decodes]
+        decodes = [worker.status() for worker in (*self.decodes, *self.aggregated)]
         counts = {
             "slots": sum(worker.slots.used for worker in self.prefills),
-            "pages": sum(worker.pool.used for worker in self.decodes),
+            "pages": sum(status.pages_used for status in decodes),
             "running": sum(status.running for status in decodes),
             "parked": sum(status.parked for status in decodes),
             "places": sum(status.slots_used for status in decodes),
@@ -132,12 +135,16 @@ async def reference_cloud(
     watch: Watch | None = None,
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
+    one_pool: bool = False,
+    aggregated_workers: int = 0,
+    iteration_tokens: int = 12,
     **gateway_options: Any,
 ) -> AsyncIterator[Cloud]:
     """A cluster of one decode worker and some prefill workers in every group.
 
-    Workers are listed in the order of their groups. The cluster is checked to
-    be idle at the end.
+    Workers are listed in the order of their groups; with `one_pool`, those of a
+    group share their pages. With `aggregated_workers` there are so many of these
+    in every group, and no others. The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
     groups = groups or Groups()
@@ -145,11 +152,11 @@ async def reference_cloud(
     gateway = Gateway(
         membership, groups=groups, limits=limits, tokenizer=tokenizer, **gateway_options
     )
-    cloud = Cloud(gateway, membership, [], [])
+    cloud = Cloud(gateway, membership, [], [], [])
     pools: list[SlotPool | PagePool] = []
     puller = KvPuller()
 
-    def join(group: str, role: private.Role, link: LocalLink) -> None:
+    def join(group: str, role: private.Role, link: LocalLink, pool: bytes) -> None:
         membership.add(
             Member(
                 role=role,
@@ -160,30 +167,56 @@ async def reference_cloud(
                 layout=engine.layout,
                 max_context_tokens=max_tokens,
                 link=link,
+                pool=pool,
             )
         )
 
+    def join_aggregated(group: str) -> None:
+        page_pool = PagePool(engine.layout, pages, page_tokens)
+        pools.append(page_pool)
+        compute = InlineCompute(step_s)
+        batch = Batch(
+            engine, page_pool, compute, max_batch=max_batch, iteration_tokens=iteration_tokens
+        )
+        worker = AggregatedWorker(
+            batch,
+            compute,
+            prefill_slots=slots,
+            max_context_tokens=max_tokens,
+            prefix_cache_bytes=prefix_cache_bytes,
+        )
+        cloud.aggregated.append(worker)
+        link = LocalLink(prefill=worker, decode=worker)
+        join(group, private.ROLE_AGGREGATED, link, page_pool.incarnation)
+
     for group in groups.names:
+        for _ in range(aggregated_workers):
+            join_aggregated(group)
+        if aggregated_workers:
+            continue
+        page_pool = PagePool(engine.layout, pages, page_tokens)
+        pools.append(page_pool)
+        shared = page_pool.incarnation if one_pool else b""
         for _ in range(prefill_workers):
-            slot_pool = SlotPool(engine.layout, slots, max_tokens)
-            pools.append(slot_pool)
+            own = SlotPool(engine.layout, slots, max_tokens)
+            pools.append(own)
             prefill = PrefillWorker(
                 engine,
-                slot_pool,
+                PlacedSlots(page_pool, slots, max_tokens) if one_pool else own,
                 InlineCompute(step_s),
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
             )
             cloud.prefills.append(prefill)
-            join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill))
-        page_pool = PagePool(engine.layout, pages, page_tokens)
-        pools.append(page_pool)
+            join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)
         batch = Batch(engine, page_pool, InlineCompute(step_s), max_batch=max_batch)
-        decode = DecodeWorker(batch, puller, InlineCompute(), digest="full")
+        decode = DecodeWorker(batch, None if one_pool else puller, InlineCompute(), digest="full")
         cloud.decodes.append(decode)
-        join(group, private.ROLE_DECODE, LocalLink(decode=decode))
-    loops = [asyncio.create_task(worker.batch.run()) for worker in cloud.decodes]
+        join(group, private.ROLE_DECODE, LocalLink(decode=decode), shared)
+    loops = [
+        asyncio.create_task(worker.batch.run()) for worker in (*cloud.decodes, *cloud.aggregated)
+    ]
     try:
         yield cloud
         await gateway.aclose()

@@ -91,10 +91,11 @@ async def wait_for(
 
 
 def is_idle(status: private.ClusterStatus) -> bool:
-    """Both roles are there and every page, slot, stream, session and task is back to zero."""
+    """Both phases are there and every page, slot, stream, session and task is back to zero."""
     workers = status.workers
+    roles = {worker.role for worker in workers}
     return (
-        {worker.role for worker in workers} == {private.ROLE_PREFILL, private.ROLE_DECODE}
+        roles in ({private.ROLE_PREFILL, private.ROLE_DECODE}, {private.ROLE_AGGREGATED})
         and not any((status.sessions_running, status.tasks_running, status.open_streams))
         and not any(
             worker.slots_used + worker.pages_used + worker.running + worker.parked

@@ -26,6 +26,17 @@ ENVIRONMENT_PREFIX = "SEGUE_"
 
 
 @dataclass(frozen=True, slots=True)
+class KeepConfig:
+    """What is left of an answer's quality when part of the prompt is kept: ``[[groups.keep]]``.
+
+    `quality` is relative to the whole prompt's, as ``benchmarks.refinement`` measures it.
+    """
+
+    ratio: float = 1.0
+    quality: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class GroupConfig:
     """A scenario and its instances (P/D-Serve 3.1): ``[[groups]]`` in the file.
 
@@ -45,10 +56,16 @@ class GroupConfig:
     # Started here; workers of other hosts join by the group's name.
     prefill_workers: int = 1
     decode_workers: int = 1
+    aggregated_workers: int = 0  # each does both
     # Texts whose KV all tenants of the group may share.
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
     auto_ratio: bool = False
+    # What the tuner aims at, where a request names no targets of its own.
+    ttft_s: float = 0.0  # 0: as soon as may be
+    tpot_s: float = 0.0  # the slowest pace that is accepted; 0: 50 ms, or the device's own
+    quality_floor: float = 0.95
+    keep: tuple[KeepConfig, ...] = ()  # none: no prompt is refined
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,7 @@ class ServeConfig:
     websocket_origins: str = ""  # web pages that may connect: origins, separated by commas
     prefill_workers: int = 1
     decode_workers: int = 1
+    aggregated_workers: int = 0  # each does both
     engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
     profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
     speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
@@ -85,10 +103,15 @@ class ServeConfig:
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
+    iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     credit_cap: int = 0  # 0: none
     first_token_s: float = 30.0
     inter_token_s: float = 10.0
@@ -142,10 +165,16 @@ class WorkerConfig:
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
     max_batch: int = 64
+    iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0
     kv_digest: str = "sampled"
+    transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
+    transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
+    transfer_port: int = 0  # tcp: where a prefill worker is asked for KV; 0: any free one
+    transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
+    transfer_deadline_s: float = 5.0
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
     log_format: str = "text"
     log_level: str = "info"

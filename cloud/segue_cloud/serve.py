@@ -38,6 +38,7 @@ from segue_protocol.tokenizer import ChatTokenizer
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
+ROLES = ("prefill", "decode", "aggregated")
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
@@ -152,19 +153,28 @@ def _limits(config: ServeConfig) -> GatewayLimits:
 
 def configured_groups(config: ServeConfig) -> tuple[GroupConfig, ...]:
     """The groups to serve; raises InvalidRequest for numbers of workers that contradict."""
-    workers, default = (config.prefill_workers, config.decode_workers), GroupConfig()
-    if config.groups and workers != (default.prefill_workers, default.decode_workers):
-        raise InvalidRequest(
-            "prefill_workers and decode_workers were set beside groups; give every group its own"
-        )
-    groups = config.groups or (GroupConfig(prefill_workers=workers[0], decode_workers=workers[1]),)
+    settings = [f"{role}_workers" for role in ROLES]
+    workers = {name: getattr(config, name) for name in settings}
+    if config.groups and any(workers[name] != getattr(GroupConfig(), name) for name in settings):
+        raise InvalidRequest(f"{_named(settings)} were set beside groups; give every group its own")
+    groups = config.groups or (GroupConfig(**workers),)
     for group in groups:
-        if group.prefill_workers < 0 or group.decode_workers < 0:
+        numbers = [getattr(group, name) for name in settings]
+        if min(numbers) < 0:
             raise InvalidRequest(
-                f"prefill_workers and decode_workers of the group {group.name!r} are "
-                f"{group.prefill_workers} and {group.decode_workers}; they cannot be negative"
+                f"{_named(settings)} of the group {group.name!r} are {_named(numbers)}; they "
+                "cannot be negative"
+            )
+        if group.auto_ratio and group.aggregated_workers:
+            raise InvalidRequest(
+                f"the group {group.name!r} has auto_ratio and aggregated workers, which have no "
+                "ratio; choose one of the two"
             )
     return groups
+
+
+def _named(words: Sequence[object]) -> str:
+    return f"{', '.join(map(str, words[:-1]))} and {words[-1]}"
 
 
 def _workers(
@@ -191,16 +201,22 @@ def _workers(
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
             max_batch=config.max_batch,
+            iteration_tokens=config.iteration_tokens,
             pages=config.pages,
             page_tokens=config.page_tokens,
             max_context_tokens=config.max_context_tokens,
             kv_digest=config.kv_digest,
+            transfer=config.transfer,
+            transfer_trigger=config.transfer_trigger,
+            transfer_devices=config.transfer_devices,
+            transfer_deadline_s=config.transfer_deadline_s,
             drain_grace_s=config.drain_grace_s,
             log_format=config.log_format,
             log_level=config.log_level,
         )
         for group in groups
-        for role in ["prefill"] * group.prefill_workers + ["decode"] * group.decode_workers
+        for role in ROLES
+        for _ in range(getattr(group, f"{role}_workers"))
     ]
 
 

@@ -74,6 +74,7 @@ class Answer:
         self.absorbed_tokens = 0
         self.takeover_forced = False
         self.min_margin = math.inf
+        self.explanation = request.explanation
         self._changed = anyio.Event()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from segue_device import events
+from segue_device.answer import Answer
 from segue_device.engines.runner import Runner
 from segue_device.generation import Generation
 from segue_device.pacing import Pacing
@@ -18,6 +19,12 @@ from segue_device.request import AnswerRequest
 from segue_device.transports.base import Transport
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.text import TextStream
+
+Learn = Callable[[Answer, events.Result], Awaitable[None]]
+
+
+async def learn_nothing(answer: Answer, result: events.Result) -> None:
+    """For an answer that nobody learns from."""
 
 
 class Owner(Protocol):
@@ -47,11 +54,16 @@ class AnswerStream:
         text: TextStream | None,
         pacing: Pacing,
         on_result: Callable[[events.Result], None] = lambda result: None,
+        learn: Learn = learn_nothing,
     ) -> None:
-        """`on_result` learns of an answer that did not fail, also of a cancelled one."""
+        """`on_result` is told of an answer that did not fail, also of a cancelled one.
+
+        `learn` follows when the app has its last event.
+        """
         self._request = request
         self._owner = owner
         self._on_result = on_result
+        self._learn = learn
         self._runner = runner
         self._transport = transport
         self._text = text
@@ -111,6 +123,8 @@ class AnswerStream:
                 result = self._result = await generation.run()
                 self._on_result(result)
                 self._put.send_nowait(events.Done(result))
+                self._put.close()
+                await self._learn(generation.answer, result)
         except SegueError as error:
             self._error = error
         finally:

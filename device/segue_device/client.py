@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segue_device.answer import Answer
 from segue_device.answer_stream import AnswerStream
 from segue_device.budgets import Budgets
 from segue_device.compose import (
@@ -19,6 +20,7 @@ from segue_device.conditions import DeviceConditions, Privacy
 from segue_device.credentials import Credentials
 from segue_device.device_model import DeviceModel, Match
 from segue_device.events import Result
+from segue_device.learning import NetworkSpeed, Seen, network_added_s
 from segue_device.modes import Mode, cloud_forbidden_by_user, plan
 from segue_device.openai_form.client import AsyncChat, AsyncCompletions
 from segue_device.pacing import Pacing
@@ -78,6 +80,7 @@ class AsyncClient:
         self._label = label
         self._credentials = credentials
         self._running = RunningAnswers()
+        self._network = NetworkSpeed()
         self._draw_seed = draw_seed
 
     async def __aenter__(self) -> AsyncClient:
@@ -141,7 +144,7 @@ class AsyncClient:
         `max_tokens` None lets the answer fill the device's context.
         `credit_through` fixes how many tokens the cloud makes at most, in place
         of its advice and of extensions. With `ttft_target_s` a split answer asks
-        the cloud only if the device's own prefill takes longer. `model` names
+        the cloud only if the device's own first token comes later. `model` names
         the cloud's; `label`, in place of the client's own, its scenario. `on_result`
         is called with the result of an answer that did not fail. The model's own stop
         ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
@@ -157,6 +160,7 @@ class AsyncClient:
             upload_history=self._privacy.upload_history,
             device_spared=self._running.conditions.reason,
             ttft_target_s=ttft_target_s,
+            network=self._network.network,
         )
         chosen = plan(self._mode if mode is None else Mode.of(mode), situation)
         device = self._model if chosen.device else None
@@ -171,6 +175,8 @@ class AsyncClient:
             upload_history=self._privacy.upload_history,
             logprobs=logprobs,
             budgets=budgets or self._budgets,
+            ttft_target_s=ttft_target_s,
+            network=self._network.network,
             cloud_model=model,
             label=self._label if label is None else label,
         )
@@ -182,6 +188,7 @@ class AsyncClient:
             text=text_stream(self._model, request.sampling),
             pacing=pacing or self._pacing,
             on_result=on_result,
+            learn=self._learn,
         )
 
     def session(
@@ -269,6 +276,15 @@ class AsyncClient:
                 reason="NO_DEVICE_MODEL",
             )
         return self._model
+
+    async def _learn(self, answer: Answer, result: Result) -> None:
+        """How quick device and network were is how quick they are expected to be."""
+        added_s = network_added_s(result)
+        if added_s is not None:
+            self._network = self._network.after(added_s)
+        if self._model is not None:
+            seen = Seen(answer.prefill_clock.ratio, answer.decode_clock.ratio)
+            await self._model.learn(seen)
 
     def _why_no_device(self) -> str | None:
         if self._model is None:

@@ -173,7 +173,7 @@ class CloudMessages:
             answer.cloud_reply_s = now_s - answer.started_s
         answer.last_cloud_s = now_s
         answer.credit_through = max(answer.credit_through, started.credit_through)
-        answer.show_interval_s = max(started.advice.pace_s, answer.request.show_interval_s)
+        answer.show_interval_s = started.advice.pace_s or answer.request.show_interval_s
         answer.cloud_alive = True
         reconnected = answer.state is DeviceState.RECONNECTING
         is_new = self._generation_id != started.generation_id or not reconnected
@@ -181,6 +181,8 @@ class CloudMessages:
         self._resume_token = started.resume_token
         answer.enter(answer.state_beside_the_cloud())
         if is_new:
+            if answer.request.credit_through is None:  # otherwise the app decided
+                answer.explanation = started.advice.explanation
             answer.pending.append(
                 events.Started(
                     generation_id=started.generation_id,

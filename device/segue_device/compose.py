@@ -14,6 +14,7 @@ from segue_device.prompts import Prompt
 from segue_device.request import AnswerRequest
 from segue_protocol.sampling_options import Sampling
 from segue_protocol.text import TextStream
+from segue_protocol.tuning import CloudSpeed, Network, Place, Targets, TuningView, decide, explain
 
 # JSON numbers are exact up to here in JavaScript, where a seed may be shown and sent back.
 SEED_BITS = 53
@@ -38,22 +39,46 @@ def situation_of(
     upload_history: bool,
     device_spared: str | None,
     ttft_target_s: float | None,
+    network: Network | None,
 ) -> Situation:
     """What decides, besides the mode, where this prompt is answered."""
     forbidden = cloud_forbidden_by_user()
     if forbidden is None and asked.has_history and not upload_history:
         forbidden = "the history of this conversation may not be uploaded"
-    quick = False
+    suffices = None
     if model is not None and ttft_target_s is not None:
-        left_s = model.profile.prefill_left_s(len(asked.ids), match.tokens)
-        quick = left_s + model.profile.decode_s <= ttft_target_s
+        suffices = _alone(model, match, len(asked.ids), ttft_target_s, network)
     return Situation(
         has_device=model is not None,
         has_cloud=has_cloud,
         cloud_forbidden=forbidden,
         device_spared=device_spared,
-        device_is_quick=quick,
+        device_suffices=suffices,
     )
+
+
+def _alone(
+    model: DeviceModel,
+    match: Match,
+    prompt_tokens: int,
+    ttft_target_s: float,
+    network: Network | None,
+) -> str | None:
+    """The tuner's explanation if it lets the device answer alone.
+
+    Of the cloud only the way there is known before it is asked.
+    """
+    view = TuningView(
+        device=model.profile,
+        cloud=CloudSpeed(ttft_s=0.0, decode_s=0.0),
+        prompt_tokens=prompt_tokens,
+        max_tokens=1,
+        cached_tokens=match.tokens,
+        network=network or Network(),
+        targets=Targets(ttft_s=ttft_target_s),
+    )
+    decision = decide(view)
+    return explain(view, decision) if decision.place is Place.DEVICE else None
 
 
 def request_for(
@@ -68,6 +93,8 @@ def request_for(
     upload_history: bool,
     logprobs: bool,
     budgets: Budgets,
+    ttft_target_s: float | None,
+    network: Network | None,
     cloud_model: str,
     label: str,
 ) -> AnswerRequest:
@@ -95,6 +122,9 @@ def request_for(
         upload_history=upload_history,
         logprobs=logprobs,
         budgets=budgets,
+        ttft_target_s=ttft_target_s,
+        network=network,
+        explanation=chosen.explanation,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import anyio.to_thread
 
 from segue_device.engines import Cancel, DeviceEngine, EngineRunner, load_engine
 from segue_device.engines.runner import Runner
+from segue_device.learning import DeviceSpeed, Seen
 from segue_device.prefix_store import PrefixStore, leading_cells
 from segue_device.profile import measure_profile
 from segue_device.profile_store import ProfileKey, find_profile, store_profile
-from segue_protocol.errors import InvalidRequest
+from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.tokenizer import ChatTokenizer
@@ -29,12 +31,14 @@ class Match:
     tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeviceModel:
     """Everything a client needs to run a model here.
 
     `tokenizer` may be absent where only token ids go in; `vocabulary` gives the
-    answer its text. `prefix_store` keeps the cells of prompts' beginnings.
+    answer its text. `prefix_store` keeps the cells of prompts' beginnings. With
+    `learns` the profile follows what answers take; where it is `stored_as` one of
+    the user's, the stored one does, too.
     """
 
     runner: Runner
@@ -42,6 +46,12 @@ class DeviceModel:
     vocabulary: Vocabulary | None = None
     tokenizer: ChatTokenizer | None = None
     prefix_store: PrefixStore | None = None
+    learns: bool = False
+    stored_as: ProfileKey | None = None
+    _speed: DeviceSpeed = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._speed = DeviceSpeed.of(self.profile)
 
     @classmethod
     async def load(
@@ -57,7 +67,8 @@ class DeviceModel:
 
         A profile that is not given is the one stored for this model (by
         ``segue profile``), else it is measured, in a second or so, and stored
-        if `keep_profile` says so. `prefix_store` is a store or its directory,
+        if `keep_profile` says so; it is learnt on, while one that is given stays as
+        it is. `prefix_store` is a store or its directory,
         see `keep_prefix`. Raises what
         :func:`segue_device.engines.load_engine` and the tokenizer raise, and
         with `keep_profile` what :func:`segue_device.profile_store.store_profile`
@@ -66,18 +77,25 @@ class DeviceModel:
         engine, tokenizer = await anyio.to_thread.run_sync(_read, Path(path), options)
         key = ProfileKey.of(engine, options)
         runner = EngineRunner(engine)
+        learns = profile is None
+        stored_as = None
         try:
-            profile = profile or await anyio.to_thread.run_sync(find_profile, key)
+            if profile is None:
+                profile = await anyio.to_thread.run_sync(find_profile, key)
+                stored_as = key if profile is not None else None
             if profile is None:
                 profile = (await measure_profile(runner)).profile
                 if keep_profile:
                     await anyio.to_thread.run_sync(store_profile, key, profile)
+                    stored_as = key
         except BaseException:
             await runner.close()
             raise
         if prefix_store is not None and not isinstance(prefix_store, PrefixStore):
             prefix_store = PrefixStore(prefix_store)
-        return cls(runner, profile, tokenizer.vocabulary, tokenizer, prefix_store)
+        return cls(
+            runner, profile, tokenizer.vocabulary, tokenizer, prefix_store, learns, stored_as
+        )
 
     @property
     def identity(self) -> ModelIdentity:
@@ -86,6 +104,17 @@ class DeviceModel:
     @property
     def max_context_tokens(self) -> int:
         return self.runner.capabilities.max_context_tokens
+
+    async def learn(self, seen: Seen) -> None:
+        """Let the profile follow what an answer took."""
+        if not self.learns or seen == Seen():
+            return
+        self._speed = self._speed.after(seen)
+        self.profile = self._speed.profile
+        if self.stored_as is not None:
+            # An answer does not fail for it: the next one learns and stores the same.
+            with suppress(SegueError):
+                await anyio.to_thread.run_sync(store_profile, self.stored_as, self.profile)
 
     def match(self, prompt_ids: Sequence[int]) -> Match:
         """What of the prompt is in the engine's cache, compared by position.

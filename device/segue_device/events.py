@@ -143,6 +143,8 @@ class Result:
     min_margin: float
     # The cloud's own account, if it arrived.
     cloud: public.Finish | None
+    # Why so many tokens of the cloud, or none, in words; "" if no tuner was asked.
+    explanation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ NO_CLOUD_VARIABLE = "SEGUE_NO_CLOUD"
 class Mode(str, Enum):
     """What an app asks for.
 
-    SPLIT: the cloud begins, the device takes over; without a cloud the device
-    alone. PREFER_ON_DEVICE: the cloud only where there is no device model.
+    SPLIT: the cloud begins, the device takes over; without a cloud, or where it
+    meets the app's target for the first token by itself, the device alone.
+    PREFER_ON_DEVICE: the cloud only where there is no device model.
     PREFER_IN_CLOUD: the whole answer from the cloud, the device only if the
     cloud is lost. ONLY_ON_DEVICE, ONLY_IN_CLOUD: that side or an error.
     """
@@ -46,21 +47,23 @@ class Situation:
     cloud_forbidden: str | None = None
     # The device should be spared.
     device_spared: str | None = None
-    # The device's own prefill meets the app's target for the first token.
-    device_is_quick: bool = False
+    # The tuner's word that the device alone meets the app's target for the first token.
+    device_suffices: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Which sides take part; `standby`: the device only once the cloud is lost.
 
-    `reason` tells why this is not what the mode asks for in the first place.
+    `reason` tells why this is not what the mode asks for in the first place,
+    `explanation` why a split answer is the device's alone.
     """
 
     device: bool
     cloud: bool
     standby: bool = False
     reason: str | None = None
+    explanation: str = ""
 
 
 def cloud_forbidden_by_user() -> str | None:
@@ -92,8 +95,10 @@ def plan(mode: Mode, situation: Situation) -> Plan:
         return Plan(device=True, cloud=False, reason=situation.cloud_forbidden if wanted else None)
     if situation.device_spared is not None and mode is not Mode.PREFER_IN_CLOUD:
         return Plan(device=True, cloud=True, standby=True, reason=situation.device_spared)
-    if mode is Mode.PREFER_ON_DEVICE or (mode is Mode.SPLIT and situation.device_is_quick):
+    if mode is Mode.PREFER_ON_DEVICE:
         return Plan(device=True, cloud=False)
+    if mode is Mode.SPLIT and situation.device_suffices is not None:
+        return Plan(device=True, cloud=False, explanation=situation.device_suffices)
     return Plan(device=True, cloud=True, standby=mode is Mode.PREFER_IN_CLOUD)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from segue_protocol.timeline import DeviceProfile
 
+# A prefill of fewer tokens says little about the profile.
+MIN_TOKENS = 64
+
 
 class PrefillClock:
     """Scales the device's profile by what was measured in this answer.
@@ -27,6 +30,14 @@ class PrefillClock:
         assert self._started_s is not None
         self._done_tokens = done_tokens
         self._took_s = now_s - self._started_s
+
+    @property
+    def ratio(self) -> float | None:
+        """What it took over what the profile says; None where too little was prefilled."""
+        if self._profile is None or self._done_tokens - self._cached_tokens < MIN_TOKENS:
+            return None
+        expected_s = self._profile.prefill_left_s(self._done_tokens, self._cached_tokens)
+        return self._took_s / expected_s if expected_s > 0 and self._took_s > 0 else None
 
     def left_s(self, left_tokens: int, now_s: float) -> float:
         """Seconds until `left_tokens` more are prefilled; 0 while nothing is known."""

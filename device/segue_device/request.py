@@ -12,11 +12,9 @@ from segue_protocol.errors import ContextTooLong, InvalidRequest
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
+from segue_protocol.tuning import DEFAULT_PACE_S, Network
 from segue_protocol.version import protocol_version
 from segue_protocol.wire import public
-
-# The pace to assume until the cloud has sent its advice.
-DEFAULT_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,17 @@ class AnswerRequest:
     placement_reason: str | None = None
     logprobs: bool = False
     budgets: Budgets = field(default_factory=Budgets)
+    ttft_target_s: float | None = None
+    # None: nothing is known of it yet.
+    network: Network | None = None
+    # Why no cloud is asked, if the tuner decided that.
+    explanation: str = ""
 
     @property
     def show_interval_s(self) -> float:
-        """Never faster than this device will decode."""
+        """The pace until the cloud has sent its advice: never faster than this device decodes."""
         decode_s = self.profile.decode_s if self.profile is not None else 0.0
-        return max(DEFAULT_INTERVAL_S, decode_s)
+        return max(DEFAULT_PACE_S, decode_s)
 
     def start_message(
         self, output_prefix: Sequence[int] = (), credit_through: int = 1
@@ -89,6 +92,11 @@ class AnswerRequest:
             )
         if self.profile is not None:
             start.profile.CopyFrom(self.profile.to_wire())
+        if self.ttft_target_s is not None:
+            start.slo.ttft_s = self.ttft_target_s
+        if self.network is not None:
+            start.network.added_s = self.network.added_s
+            start.network.deviation_s = self.network.deviation_s
         start.cached_tokens = self.cached_tokens
         if self.credit_through is not None or credit_through > 1:
             start.credit.through = max(self.credit_through or 1, credit_through)

@@ -37,4 +37,5 @@ def result_of(answer: Answer, ended_s: float, cloud: public.Finish | None) -> Re
         takeover_index=log.takeover_index,
         min_margin=answer.min_margin,
         cloud=cloud,
+        explanation=answer.explanation,
     )

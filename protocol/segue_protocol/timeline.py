@@ -156,7 +156,7 @@ def n_star(
     if gained_s <= 0 or squared < 0:
         return None
     root = 2 * needed_s / (gained_s + math.sqrt(squared))
-    if root > MAX_CLOUD_TOKENS:
+    if not root <= MAX_CLOUD_TOKENS:  # NaN of an overflow is none either
         return None
     tokens = max(1, math.ceil(root))
     # The root is rounded; N* is defined by the condition itself.

@@ -120,6 +120,11 @@ def test_ask_streams_the_answer() -> None:
     assert "\x1b" not in outcome.out + outcome.err
 
 
+def test_ask_for_the_reason() -> None:
+    asked = ("ask", device_model(), QUESTION, "--max-tokens", "2", "--explain")
+    assert run(*asked).err.endswith("\nno tuner was asked\n")
+
+
 def test_ask_from_stdin_with_a_system_message() -> None:
     options = ("--max-tokens", "4", "--system", "Be brief.", "--json")
     piped = run("ask", device_model(), "-", *options, stdin=f"{QUESTION}\n")

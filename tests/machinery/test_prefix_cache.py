@@ -61,10 +61,10 @@ def test_a_corrupted_block_changes_the_answer() -> None:
         async with reference_cloud(prefix_cache_bytes=CACHE_BYTES) as cloud:
             store = cloud.prefill.prefixes.store
 
-            def corrupting(keys, ends, cells):  # type: ignore[no-untyped-def]
+            def corrupting(keys, ends, cells, where):  # type: ignore[no-untyped-def]
                 kept = cells.copy()
                 kept[0, 0, 70] += 1
-                store(keys, ends, kept)
+                store(keys, ends, kept, where)
 
             cloud.prefill.prefixes.store = corrupting  # type: ignore[method-assign]
             assert (await _ask(cloud, PROMPTS[0]))[0] == expected[0]
@@ -131,9 +131,9 @@ def test_hits_do_not_fool_the_estimate_of_the_time_to_first_token() -> None:
     async def main() -> None:
         async with reference_cloud(prefix_cache_bytes=CACHE_BYTES, step_s=1.0) as cloud:
             await _ask(cloud, PROMPTS[0])
-            per_token_s = cloud.gateway.ttft.per_token_s
+            per_token_s = cloud.gateway.cloud_speed.per_token_s
             for _ in range(20):
                 assert (await _ask(cloud, PROMPTS[0]))[1] == COMMON
-            assert cloud.gateway.ttft.per_token_s == per_token_s
+            assert cloud.gateway.cloud_speed.per_token_s == per_token_s
 
     run_virtual(main())

@@ -52,7 +52,7 @@ class Records(Watch):
     def left(self, member: object, reason: str) -> None:
         self.departures.append(reason)
 
-    def offered(self, member: object, rejection: str | None) -> None:
+    def offered(self, member: object, role: object, rejection: str | None) -> None:
         self.offers.append(rejection)
 
     def refused(self, error: SegueError) -> None:

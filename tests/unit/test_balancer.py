@@ -89,6 +89,21 @@ def test_a_group_that_does_not_ask_for_it_is_left_alone() -> None:
     assert status.rejected_share == 1.0
 
 
+def test_a_worker_that_shares_its_pool_keeps_its_role() -> None:
+    balancer, told = _group()
+    member = balancer.membership.members[1]
+    member.pool = bytes(16)
+    for now_s in range(20):
+        _press(balancer, float(now_s))
+        balancer.step(float(now_s))
+    assert told == []
+    assert balancer.status("chat", 20.0).balanced_prefill_workers == 0.0
+    join = JoinHandler(balancer.membership, lambda address: cast(WorkerLink, None))
+    with pytest.raises(InvalidRequest, match="shares one page pool"):
+        join.switch(member, private.ROLE_PREFILL)
+    assert not member.draining
+
+
 def test_the_last_worker_of_a_role_stays() -> None:
     balancer, _ = _group()
     join = JoinHandler(balancer.membership, lambda address: cast(WorkerLink, None))

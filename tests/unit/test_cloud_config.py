@@ -10,6 +10,7 @@ import pytest
 from segue_cloud.cluster.groups import Groups
 from segue_cloud.config import (
     GroupConfig,
+    KeepConfig,
     ServeConfig,
     TenantConfig,
     WorkerConfig,
@@ -35,6 +36,11 @@ decode_workers = 2
 name = "code"
 prompt_prefix = "You are a compiler."
 auto_ratio = true
+ttft_s = 0.5
+
+[[groups.keep]]
+ratio = 0.5
+quality = 0.97
 
 [[tenants]]
 name = "acme"
@@ -53,7 +59,13 @@ def test_a_whole_file(tmp_path: Path) -> None:
     config = load(ServeConfig, file=_write(tmp_path, FILE), environment={"SEGUE_PORT": "99"})
     assert config.groups == (
         GroupConfig(name="chat", labels=("chat", "voice"), decode_workers=2),
-        GroupConfig(name="code", prompt_prefix="You are a compiler.", auto_ratio=True),
+        GroupConfig(
+            name="code",
+            prompt_prefix="You are a compiler.",
+            auto_ratio=True,
+            ttft_s=0.5,
+            keep=(KeepConfig(0.5, 0.97),),
+        ),
     )
     assert config.tenants == (TenantConfig(name="acme", token_file="acme.tokens", max_requests=8),)
     assert (config.first_token_s, config.port) == (5.0, 99)
@@ -69,6 +81,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ("[[groups]]\nlabels = [1]", r"labels\[0\]"),
         ("[[groups]]\nname = 1", "name"),
         ("groups = 3", "groups"),
+        ("[[groups]]\n[[groups.keep]]\nration = 0.5", "ration"),
         ("port =", "cannot read"),
     ],
 )

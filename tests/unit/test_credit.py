@@ -70,4 +70,5 @@ def test_monotone_bounded_and_sufficient(ready_s: float, shown: int, limit: int)
             for tokens in (more - 1, more)
         ]
         assert enough == [False, True] or more == math.ceil(STEP_S / 0.05) or more == 1
-    assert (view.credit_through - shown) * view.show_interval_s <= view.cloud_reply_s + REPLY_SLACK_S
+    buffer_s = (view.credit_through - shown) * view.show_interval_s
+    assert buffer_s <= view.cloud_reply_s + REPLY_SLACK_S

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from segue_cloud.cluster.groups import Group, Groups
-from segue_cloud.config import GroupConfig, ServeConfig
+from segue_cloud.config import GroupConfig, KeepConfig, ServeConfig
 from segue_cloud.serve import configured_groups
 from segue_protocol.errors import InvalidRequest
+from segue_protocol.tuning import Targets
 
 
 def _encode(text: str) -> Sequence[int]:
@@ -92,3 +94,29 @@ def test_numbers_of_workers_that_contradict_are_refused() -> None:
         configured_groups(ServeConfig(groups=groups, decode_workers=2))
     with pytest.raises(InvalidRequest, match="'chat' are 1 and -1"):
         configured_groups(ServeConfig(groups=(GroupConfig(name="chat", decode_workers=-1),)))
+
+
+def test_targets_and_qualities_of_a_group() -> None:
+    plain, tuned = (
+        GroupConfig(),
+        GroupConfig(ttft_s=0.4, tpot_s=0.1, quality_floor=0.9, keep=(KeepConfig(0.5, 0.96),)),
+    )
+    assert Groups.from_config([plain], _encode).of("", [1]).targets == Targets(quality_floor=0.95)
+    group = Groups.from_config([tuned], _encode).of("", [1])
+    assert group.targets == Targets(ttft_s=0.4, tpot_s=0.1, quality_floor=0.9)
+    assert group.quality == ((0.5, 0.96),)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"ttft_s": -1.0}, "ttft_s is -1.0 in group 'chat', expected seconds"),
+        ({"tpot_s": float("nan")}, "tpot_s is nan"),
+        ({"quality_floor": 1.5}, "quality_floor is 1.5"),
+        ({"keep": (KeepConfig(0.0, 0.9),)}, "ratio 0.0 with the quality 0.9"),
+        ({"keep": (KeepConfig(0.5, 1.1),)}, "ratio 0.5 with the quality 1.1"),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        Groups.from_config([GroupConfig(name="chat", **wrong)], _encode)

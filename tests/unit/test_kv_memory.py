@@ -91,9 +91,9 @@ def test_other_files_of_a_process_with_a_reused_pid_are_not_opened(memory, tmp_p
         (bytes(PAGE_BYTES), "KV_INCARNATION"),
         (struct.pack("<8sII16sQ", b"SEGUE-KV", 99, 1, bytes(16), 1), "KV_VERSION"),
         # Right in all but the size, and right in all but the seals.
-        (struct.pack("<8sII16sQ", b"SEGUE-KV", 1, 1, bytes(16), 5), "KV_INCARNATION"),
+        (struct.pack("<8sII16sQ", b"SEGUE-KV", 2, 1, bytes(16), 5), "KV_INCARNATION"),
         (
-            struct.pack("<8sII16sQ", b"SEGUE-KV", 1, 1, bytes(16), 1).ljust(PAGE_BYTES + 1, b"\0"),
+            struct.pack("<8sII16sQ", b"SEGUE-KV", 2, 1, bytes(16), 1).ljust(PAGE_BYTES + 1, b"\0"),
             "KV_INCARNATION",
         ),
     ],

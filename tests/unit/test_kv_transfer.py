@@ -14,6 +14,7 @@ from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import SAMPLES, digest_cells, sample_rows
 from segue_cloud.kv.layout import KvLayout
 from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.scatter import Scatter
 from segue_cloud.kv.transfer import KvPuller
 from segue_protocol.errors import InternalError, InvalidRequest, TransferError
 from segue_protocol.wire import private
@@ -43,7 +44,7 @@ class Receiver:
     def refuse(self, ticket: private.KvTicket, **options) -> TransferError:
         with pytest.raises(TransferError) as raised:
             self.pull(ticket, **options)
-        assert self.puller.attachments == 0, "a failed attachment must not be kept"
+        assert self.puller.reader.attachments == 0, "a failed attachment must not be kept"
         return raised.value
 
 
@@ -83,12 +84,12 @@ def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtyp
             arrived = receiver.pool.cells[:, :, receiver.numbers]
             assert (arrived == random_cells(layout, TOKENS, seed)).all()
             untouched[receiver.numbers] = False
-        assert receiver.puller.attachments == 1
+        assert receiver.puller.reader.attachments == 1
     assert untouched.sum() == 64 - 2 * TOKENS
     assert (receiver.pool.cells[:, :, untouched] == 42).all()
     receiver.puller.close()
     receiver.puller.close()
-    assert receiver.puller.attachments == 0
+    assert receiver.puller.reader.attachments == 0
 
 
 def test_a_sender_that_was_killed_is_gone_also_when_attached(receiver) -> None:
@@ -106,7 +107,7 @@ def test_memory_of_a_dead_sender_is_given_up_when_the_next_one_comes(receiver) -
         receiver.pull(first.random_ticket(LAYOUT, TOKENS, 1))
         first.kill()
         receiver.pull(second.random_ticket(LAYOUT, TOKENS, 2))
-        assert receiver.puller.attachments == 1
+        assert receiver.puller.reader.attachments == 1
 
 
 def test_a_released_slot_makes_its_ticket_stale(receiver) -> None:
@@ -123,13 +124,15 @@ def test_a_released_slot_makes_its_ticket_stale(receiver) -> None:
 
 def test_a_slot_released_during_the_copy_is_noticed(receiver, local, monkeypatch) -> None:
     pool, slot, ticket = local
-    copy = transfer._copy
+    copy = Scatter.copy
+    released = []
 
     def released_meanwhile(*args) -> None:
         copy(*args)
-        pool.release(slot)
+        if not released:
+            released.append(pool.release(slot))
 
-    monkeypatch.setattr(transfer, "_copy", released_meanwhile)
+    monkeypatch.setattr(Scatter, "copy", released_meanwhile)
     assert receiver.refuse(ticket, digest="off").reason == "KV_STALE"
 
 
@@ -169,23 +172,79 @@ def test_a_ticket_that_contradicts_itself(receiver, local, damage, message) -> N
     assert message in error.message
 
 
-def test_a_changed_byte_fails_the_full_digest(receiver, local) -> None:
+@pytest.mark.parametrize("least", ["full", "sampled"])
+def test_a_changed_byte_fails_the_full_digest(receiver, local, least) -> None:
     _, slot, ticket = local
     slot.cells.view(np.uint8)[1, 1, 13, 1, 5] ^= 1
-    assert receiver.refuse(ticket, digest="full").reason == "KV_DIGEST"
-    assert receiver.refuse(ticket, digest="sampled").reason == "KV_DIGEST"
-    receiver.pull(ticket, digest="off")
+    assert receiver.refuse(ticket, digest=least).reason == "KV_DIGEST"
+    assert receiver.puller.failures == {"KV_DIGEST": 1}
+
+
+def test_a_ticket_is_good_for_one_transfer(receiver, local) -> None:
+    ticket = local[2]
+    receiver.pull(ticket)
+    assert receiver.refuse(ticket).reason == "KV_REPLAYED"
+    assert receiver.puller.failures == {"KV_REPLAYED": 1}
+
+
+def test_an_early_ticket_gives_the_layers_that_are_done(receiver, local) -> None:
+    pool, slot, ticket = local
+    puller, table = receiver.puller, receiver.pool.reserve(TOKENS)
+    fetch = puller.begin(slot.early_ticket(), LAYOUT, receiver.pool.cells, table.cells(TOKENS))
+    for done in range(LAYOUT.num_layers):
+        assert not puller.advance(fetch)
+        assert fetch.layers == done
+        slot.layer_done(done + 1)
+    assert puller.advance(fetch)
+    puller.finish(fetch, ticket, "full")
+    assert (receiver.pool.cells[:, :, table.cells(TOKENS)] == slot.cells).all()
+    pool.release(slot)
+    again = pool.acquire(TOKENS)
+    with pytest.raises(TransferError, match="is not for what the early ticket announced"):
+        puller.finish(fetch, again.ticket("full"), "full")
+    receiver.pool.free(table)
+
+
+def test_what_changed_behind_an_early_ticket_fails_the_digest(receiver, local) -> None:
+    _, slot, ticket = local
+    slot.layer_done(LAYOUT.num_layers)
+    fetch = receiver.puller.begin(
+        slot.early_ticket(), LAYOUT, receiver.pool.cells, np.arange(TOKENS)
+    )
+    assert receiver.puller.advance(fetch)
+    receiver.pool.cells[2, 0, 20] += 1
+    with pytest.raises(TransferError) as raised:
+        receiver.puller.finish(fetch, ticket, "full")
+    assert raised.value.reason == "KV_DIGEST"
+    assert receiver.puller.failures == {"KV_DIGEST": 1}
+
+
+@given(st.data())
+def test_a_scatter_hits_its_cells_whatever_their_pattern(data) -> None:
+    page = data.draw(st.sampled_from([1, 2, 3, 4, 8]))
+    pages = data.draw(st.permutations(range(9)))[: data.draw(st.integers(1, 9))]
+    tokens = data.draw(st.integers(1, len(pages) * page))
+    if data.draw(st.booleans()):
+        pages = sorted(pages)
+    numbers = np.concatenate([np.arange(page) + page * number for number in pages])[:tokens]
+    layer = random_cells(LAYOUT, tokens, tokens)[0]
+    target = np.full(LAYOUT.shape(9 * page)[1:], 42, np.float32)
+    Scatter(numbers, 9 * page).copy(layer, target)
+    assert (target[:, numbers] == layer).all()
+    untouched = np.ones(9 * page, bool)
+    untouched[numbers] = False
+    assert (target[:, untouched] == 42).all()
 
 
 @pytest.mark.parametrize("page", range(6))
 def test_a_lost_page_fails_the_sampled_digest(receiver, local, monkeypatch, page: int) -> None:
-    copy = transfer._copy
+    copy = Scatter.copy
 
-    def without_a_page(layers, pool_cells, numbers) -> None:
-        copy(layers, pool_cells, numbers)
-        pool_cells[:, :, numbers[page * 4 : page * 4 + 4]] = 0
+    def without_a_page(scatter, source, target) -> None:
+        copy(scatter, source, target)
+        target[:, receiver.numbers[page * 4 : page * 4 + 4]] = 0
 
-    monkeypatch.setattr(transfer, "_copy", without_a_page)
+    monkeypatch.setattr(Scatter, "copy", without_a_page)
     assert receiver.refuse(local[1].ticket("sampled")).reason == "KV_DIGEST"
 
 

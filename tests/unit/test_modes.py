@@ -25,7 +25,7 @@ TABLE: dict[Mode, tuple[Plan, Plan | str, Plan | str]] = {
 def _plan(mode: Mode, has_device: bool, has_cloud: bool, **more: object) -> Plan | str:
     try:
         found = plan(mode, Situation(has_device, has_cloud, **more))
-        return dataclasses.replace(found, reason=None)
+        return dataclasses.replace(found, reason=None, explanation="")
     except Unsupported as refused:
         return refused.reason
 
@@ -65,8 +65,8 @@ def test_a_spared_device_leaves_the_work_to_a_cloud_that_may_be_used(mode: Mode)
 
 
 def test_a_quick_device_needs_no_cloud_only_when_split() -> None:
-    assert _plan(Mode.SPLIT, True, True, device_is_quick=True) == DEVICE
-    assert _plan(Mode.PREFER_IN_CLOUD, True, True, device_is_quick=True) == STANDBY
+    assert _plan(Mode.SPLIT, True, True, device_suffices="quick") == DEVICE
+    assert _plan(Mode.PREFER_IN_CLOUD, True, True, device_suffices="quick") == STANDBY
 
 
 def test_the_reason_is_told_where_a_wish_is_not_met() -> None:
@@ -76,3 +76,9 @@ def test_the_reason_is_told_where_a_wish_is_not_met() -> None:
     spared = Situation(True, True, device_spared="it is hot")
     assert plan(Mode.SPLIT, spared).reason == "it is hot"
     assert plan(Mode.PREFER_IN_CLOUD, spared).reason is None
+
+
+def test_the_tuners_word_is_an_explanation_and_no_complaint() -> None:
+    found = plan(Mode.SPLIT, Situation(True, True, device_suffices="within the target"))
+    assert (found.explanation, found.reason) == ("within the target", None)
+    assert plan(Mode.PREFER_ON_DEVICE, Situation(True, True)).explanation == ""

@@ -59,6 +59,9 @@ def _equal(one: list[bytes], other: list[bytes]) -> int:
     return sum(a == b for a, b in zip(one, other, strict=True))
 
 
+ALL = slice(0, 300)
+
+
 def _cells(tokens: int, value: float) -> Cells:
     return np.full(LAYOUT.shape(tokens), value, np.float32)
 
@@ -74,35 +77,35 @@ def _cache(tokens: int) -> PrefixCache:
 def test_what_was_stored_is_loaded_up_to_the_first_gap() -> None:
     cache, keys = _cache(300), _keys("a", 3)
     source = np.random.default_rng(0).random(LAYOUT.shape(300)).astype(np.float32)
-    cache.store(keys, ENDS, source)
+    cache.store(keys, ENDS, source, ALL)
     original = source.copy()
     source[:] = 0  # the slot goes to somebody else: the cache has copies
     target = _cells(280, -1.0)
-    assert cache.load([*keys[:2], b"unknown"], ENDS, target) == 2
+    assert cache.load([*keys[:2], b"unknown"], ENDS, target, ALL) == 2
     assert np.array_equal(target[:, :, :128], original[:, :, :128])
     assert np.all(target[:, :, 128:] == -1.0)
-    assert cache.load([b"unknown", *keys[1:]], ENDS, target) == 0
+    assert cache.load([b"unknown", *keys[1:]], ENDS, target, ALL) == 0
     cache.check_integrity()
 
 
 def test_the_least_recently_used_go_first_and_ends_before_beginnings() -> None:
     cache = _cache(3 * 64)
     ends = [64, 128]
-    cache.store(_keys("a", 2), ends, _cells(128, 1.0))
-    cache.store(_keys("b", 1), [64], _cells(64, 2.0))
-    cache.store(_keys("a", 2), ends, _cells(128, 1.0))  # used again
-    cache.store(_keys("c", 2), ends, _cells(128, 3.0))
+    cache.store(_keys("a", 2), ends, _cells(128, 1.0), ALL)
+    cache.store(_keys("b", 1), [64], _cells(64, 2.0), ALL)
+    cache.store(_keys("a", 2), ends, _cells(128, 1.0), ALL)  # used again
+    cache.store(_keys("c", 2), ends, _cells(128, 3.0), ALL)
     target = _cells(128, 0.0)
-    assert cache.load(_keys("b", 1), [64], target) == 0
-    assert cache.load(_keys("a", 2), ends, target) == 1
-    assert cache.load(_keys("c", 2), ends, target) == 2
+    assert cache.load(_keys("b", 1), [64], target, ALL) == 0
+    assert cache.load(_keys("a", 2), ends, target, ALL) == 1
+    assert cache.load(_keys("c", 2), ends, target, ALL) == 2
     cache.check_integrity()
 
 
 def test_a_prompt_larger_than_the_cache_keeps_its_beginning() -> None:
     cache = _cache(130)
-    cache.store(_keys("a", 3), ENDS, _cells(256, 1.0))
-    assert cache.load(_keys("a", 3), ENDS, _cells(256, 0.0)) == 2
+    cache.store(_keys("a", 3), ENDS, _cells(256, 1.0), ALL)
+    assert cache.load(_keys("a", 3), ENDS, _cells(256, 0.0), ALL) == 2
     cache.check_integrity()
 
 
@@ -122,10 +125,10 @@ def test_bytes_that_do_not_add_up_are_noticed() -> None:
 def test_the_cache_stays_within_its_bytes(prompts: list[tuple[str, int]], tokens: int) -> None:
     cache = _cache(tokens)
     for name, blocks in prompts:
-        cache.store(_keys(name, blocks), ENDS[:blocks], _cells(256, float(ord(name))))
+        cache.store(_keys(name, blocks), ENDS[:blocks], _cells(256, float(ord(name))), ALL)
         cache.check_integrity()
         target = _cells(256, 0.0)
-        found = cache.load(_keys(name, blocks), ENDS[:blocks], target)
+        found = cache.load(_keys(name, blocks), ENDS[:blocks], target, ALL)
         # Whatever fits the cache at all is there right after it was stored.
         assert found == sum(end <= tokens for end in ENDS[:blocks])
         assert np.all(target[:, :, : [0, *ENDS][found]] == ord(name))

@@ -36,7 +36,7 @@ class GroupWatch(Watch):
     def __init__(self, groups: Sequence[str]) -> None:
         self.measures = {group: GroupMeasures() for group in groups}
 
-    def offered(self, member: Member, rejection: str | None) -> None:
+    def offered(self, member: Member, role: private.Role, rejection: str | None) -> None:
         now_s = asyncio.get_running_loop().time()
         self.measures[member.group].offered(now_s, rejected=rejection is not None)
 
@@ -57,7 +57,8 @@ class Balancer:
 
     `switch(member, role)` tells a worker to drain and to come back in `role`.
     Nothing is switched in a group while one of its workers drains: until it is
-    back, neither its measures nor its numbers mean anything.
+    back, neither its measures nor its numbers mean anything. Nor where two
+    phases share a pool: there is no ratio of workers to keep.
     """
 
     membership: Membership
@@ -77,7 +78,7 @@ class Balancer:
         """Decide for every group, and tell the worker."""
         for group in self.automatic:
             members = self._members(group)
-            if any(member.draining or not member.ready for member in members):
+            if any(each.draining or not each.ready or each.pool for each in members):
                 continue
             state = self._states.get(group, RatioState())
             self._states[group], role = step(state, self._view(group, now_s), now_s, self.damping)
@@ -103,6 +104,7 @@ class Balancer:
         """What is measured, and what would be balanced."""
         view = self._view(group, now_s)
         found = self.measures[group].summary(now_s)
+        shared = any(member.pool for member in self._members(group))
         return private.GroupStatus(
             name=group,
             prefill_workers=view.prefill_workers,
@@ -112,7 +114,7 @@ class Balancer:
             cloud_tokens=found.cloud_tokens,
             requests_per_s=found.requests_per_s,
             rejected_share=found.rejected_share,
-            balanced_prefill_workers=balanced_prefill_workers(view) or 0.0,
+            balanced_prefill_workers=0.0 if shared else balanced_prefill_workers(view) or 0.0,
         )
 
     def _members(self, group: str) -> list[Member]:
@@ -121,8 +123,8 @@ class Balancer:
 
     def _view(self, group: str, now_s: float) -> RatioView:
         members = self._members(group)
-        prefill = [each for each in members if each.role == private.ROLE_PREFILL]
-        decode = [each for each in members if each.role == private.ROLE_DECODE]
+        prefill = [each for each in members if each.serves(private.ROLE_PREFILL)]
+        decode = [each for each in members if each.serves(private.ROLE_DECODE)]
         found = self.measures[group].summary(now_s)
         return RatioView(
             prefill_workers=len(prefill),

@@ -82,8 +82,8 @@ async def offer(
     may_be_absent: bool,
     matched: Callable[[Member], int] = lambda member: 0,
     partner: Member | None = None,
-) -> AsyncIterator[tuple[Member, Stream[S, R]]]:
-    """Hold a stream to a member that has accepted `request`.
+) -> AsyncIterator[tuple[Member, Stream[S, R], R]]:
+    """Hold a stream to a member that has accepted `request`, with its answer.
 
     Runs until somebody in `group` accepts: put a deadline around it. With
     `may_be_absent` false, Unavailable is raised at once while the group lacks
@@ -108,11 +108,11 @@ async def offer(
                         answer = await stream.receive()
                 except TimeoutError:
                     member.suspect = True
-                    membership.watch.offered(member, NO_ANSWER)
+                    membership.watch.offered(member, role, NO_ANSWER)
                     continue
                 except Overloaded as rejection:
                     member.suspect = False
-                    membership.watch.offered(member, rejection.reason)
+                    membership.watch.offered(member, role, rejection.reason)
                     continue
                 except Unavailable:
                     membership.remove(member, "UNREACHABLE")
@@ -121,9 +121,9 @@ async def offer(
                     raise ProtocolError(f"{member.name} answered an offer with {answer!r}")
                 member.suspect = False
                 member.accepted_turn = 1 + max(other.accepted_turn for other in membership.members)
-                membership.watch.offered(member, None)
+                membership.watch.offered(member, role, None)
                 held = True
-                yield member, stream
+                yield member, stream, answer
                 return
             finally:
                 member.open_streams -= 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 from segue_cloud.config import GroupConfig
 from segue_protocol.errors import InvalidRequest
+from segue_protocol.tuning import Targets
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -18,12 +20,17 @@ SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One scenario. `prompt_prefix` and `shared_prefixes` are token ids."""
+    """One scenario. `prompt_prefix` and `shared_prefixes` are token ids.
+
+    `quality` has (keep ratio, quality) as measured for its prompts.
+    """
 
     name: str = DEFAULT_GROUP
     labels: tuple[str, ...] = ()
     prompt_prefix: tuple[int, ...] = ()
     shared_prefixes: tuple[tuple[int, ...], ...] = ()
+    targets: Targets = field(default_factory=Targets)
+    quality: tuple[tuple[float, float], ...] = ()
 
     @property
     def takes_any(self) -> bool:
@@ -63,6 +70,8 @@ class Groups:
                     labels=config.labels,
                     prompt_prefix=tuple(encode(config.prompt_prefix)),
                     shared_prefixes=tuple(tuple(encode(text)) for text in config.shared_prefixes),
+                    targets=_targets(config),
+                    quality=tuple((each.ratio, each.quality) for each in config.keep),
                 )
                 for config in configs
             ]
@@ -103,6 +112,27 @@ class Groups:
     def _known(self) -> str:
         labels = sorted(label for group in self._groups for label in group.labels)
         return f"known labels are {', '.join(labels)}" if labels else "this cloud knows no labels"
+
+
+def _targets(config: GroupConfig) -> Targets:
+    """Its targets, checked together with its table of qualities."""
+    for name, value in (("ttft_s", config.ttft_s), ("tpot_s", config.tpot_s)):
+        if not math.isfinite(value) or value < 0:
+            raise _wrong(config, f"{name} is {value}", "seconds from 0 on")
+    if not 0 <= config.quality_floor <= 1:
+        raise _wrong(config, f"quality_floor is {config.quality_floor}", "0 to 1")
+    for each in config.keep:
+        if not (0 < each.ratio <= 1 and 0 <= each.quality <= 1):
+            raise _wrong(
+                config,
+                f"keep has the ratio {each.ratio} with the quality {each.quality}",
+                "a ratio above 0 and both at most 1",
+            )
+    return Targets(config.ttft_s or None, config.tpot_s or None, config.quality_floor)
+
+
+def _wrong(config: GroupConfig, what: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"{what} in group {config.name!r}, expected {expected}")
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -106,9 +106,15 @@ class JoinHandler:
     def switch(self, member: Member, role: private.Role) -> None:
         """Let a member drain and come back in another role.
 
-        Raises InvalidRequest for a role it has already, or that is none, and for
-        the last of its group in its role: nobody could be served meanwhile.
+        Raises InvalidRequest for a role it has already, or that is none, for a
+        worker that shares its pages with another phase, and for the last of its
+        group in its role: nobody could be served meanwhile.
         """
+        if member.pool:
+            raise InvalidRequest(
+                f"{member.name} shares one page pool with the other phase and stays what it is; "
+                "only prefill and decode workers with pools of their own switch roles"
+            )
         if role not in (private.ROLE_PREFILL, private.ROLE_DECODE) or role == member.role:
             raise InvalidRequest(
                 f"{member.name} was told to become a {role_name(role)} worker; expected the other "
@@ -139,6 +145,8 @@ class JoinHandler:
             group=register.group or DEFAULT_GROUP,
             address=register.address,
             host_id=register.host_id,
+            transfers=frozenset(register.transfers),
+            pool=register.pool,
             pid=register.pid,
             incarnation=register.incarnation,
             identity=ModelIdentity.from_wire(register.identity),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segue_cloud.cluster.links import DecodeStream, PrefillStream
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
 from segue_protocol.streams import LocalStream
@@ -13,7 +14,10 @@ class LocalLink:
     """Workers in this event loop."""
 
     def __init__(
-        self, *, prefill: PrefillWorker | None = None, decode: DecodeWorker | None = None
+        self,
+        *,
+        prefill: PrefillWorker | AggregatedWorker | None = None,
+        decode: DecodeWorker | AggregatedWorker | None = None,
     ) -> None:
         self._prefill = prefill
         self._decode = decode

@@ -50,6 +50,10 @@ class Member:
     address: str = ""
     # Processes with equal ones can map each other's memory.
     host_id: str = ""
+    # How its KV can move.
+    transfers: frozenset[str] = frozenset({"shm"})
+    # Equal for those that share one page pool; empty where KV is moved.
+    pool: bytes = b""
     ready: bool = True
     # Why it is not ready.
     unready_reason: str = ""
@@ -71,9 +75,17 @@ class Member:
     def takes_requests(self) -> bool:
         return self.ready and not self.draining
 
+    def serves(self, role: private.Role) -> bool:
+        """Whether it does the work of prefill or decode."""
+        return self.role in (role, private.ROLE_AGGREGATED)
+
     def can_feed(self, other: Member) -> bool:
-        """Whether KV can move between the two, in either direction."""
-        return self.group == other.group and self.host_id == other.host_id
+        """Whether KV gets from one to the other, in either direction."""
+        if (self.group, self.pool) != (other.group, other.pool):
+            return False
+        common = self.transfers & other.transfers
+        reached_from_afar = bool(common - {"shm"}) and not self.pool
+        return reached_from_afar or (bool(common) and self.host_id == other.host_id)
 
     @property
     def role_name(self) -> str:
@@ -107,7 +119,7 @@ class Membership:
         return [
             each
             for each in self._members
-            if each.role == role and each.group == group and each.takes_requests
+            if each.serves(role) and each.group == group and each.takes_requests
         ]
 
     def absent_role(self, group: str) -> private.Role | None:
@@ -122,7 +134,9 @@ class Membership:
         return self._lines[group]
 
     def partners(self, member: Member) -> list[Member]:
-        """Every member of the other role that KV can move to or from, ready or not."""
+        """Who KV can move to or from, ready or not; an aggregated worker is its own partner."""
+        if member.role == private.ROLE_AGGREGATED:
+            return [] if member.draining else [member]
         return [
             other
             for other in self._members

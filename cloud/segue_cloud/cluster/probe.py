@@ -55,9 +55,9 @@ async def probe(prefiller: Member, decoder: Member) -> None:
     ):
         with _part_of(decoder):
             await decode.send(PROBE.reserve(MAX_TOKENS))
-            await _answer(decode, "reserved")
+            reserved = (await _answer(decode, "reserved")).reserved
         with _part_of(prefiller):
-            await prefill.send(PROBE.job())
+            await prefill.send(PROBE.job(reserved))
             await _answer(prefill, "accepted")
             first = (await _answer(prefill, "prefilled")).prefilled
         with _part_of(decoder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import anyio
 
@@ -49,7 +50,7 @@ def _partner(membership: Membership, member: Member) -> Member | None:
     ready = [partner for partner in partners if partner.ready]
     if ready:
         return min(ready, key=lambda partner: partner.open_streams)
-    return partners[0] if partners and member.role == private.ROLE_DECODE else None
+    return partners[0] if partners and member.serves(private.ROLE_DECODE) else None
 
 
 def _why_alone(membership: Membership, member: Member) -> str:
@@ -57,13 +58,24 @@ def _why_alone(membership: Membership, member: Member) -> str:
     in_group = [other for other in others if other.group == member.group]
     other_role = "decode" if member.role == private.ROLE_PREFILL else "prefill"
     if in_group and not membership.partners(member):
-        if all(other.host_id != member.host_id for other in in_group):
+        if not any(other.transfers & member.transfers for other in in_group):
+            return (
+                f"KV of every {other_role} worker of group {member.group!r} moves by "
+                f"{_named(in_group)}, that of this one by {_named([member])}; configure `transfer` "
+                "alike"
+            )
+        if all(not other.can_feed(member) for other in in_group):
             return (
                 f"every {other_role} worker of group {member.group!r} runs on another host, and KV "
-                f"moves through shared memory; start a {other_role} worker on this host"
+                f"moves through shared memory; start a {other_role} worker on this host, or set "
+                "`transfer` to tcp or nixl on all"
             )
         return f"every {other_role} worker it could work with is draining"
     return f"waits for a {other_role} worker in group {member.group!r}"
+
+
+def _named(members: Sequence[Member]) -> str:
+    return ", ".join(sorted(frozenset[str]().union(*(each.transfers for each in members))))
 
 
 def _culprit(failed: ProbeFailed, newcomer: Member) -> Member:

@@ -31,7 +31,12 @@ def check_batch(
         raise InternalError("a batch needs at least one chunk")
     for chunk in chunks:
         _check_shape(chunk, cells.shape[2])
-        _check_tokens(chunk, vocab_size, max_context_tokens)
+        check_tokens(
+            chunk.token_ids,
+            chunk.positions,
+            vocab_size=vocab_size,
+            max_context_tokens=max_context_tokens,
+        )
     written = np.concatenate([chunk.cell_numbers()[-len(chunk.token_ids) :] for chunk in chunks])
     if len(np.unique(written)) != len(written):
         raise InternalError("two tokens of one batch share a cell")
@@ -55,15 +60,22 @@ def _check_shape(chunk: Chunk, n_cells: int) -> None:
         )
 
 
-def _check_tokens(chunk: Chunk, vocab_size: int, max_context_tokens: int) -> None:
-    lowest, highest = min(chunk.token_ids), max(chunk.token_ids)
+def check_tokens(
+    token_ids: Sequence[int],
+    token_positions: Sequence[int],
+    *,
+    vocab_size: int,
+    max_context_tokens: int,
+) -> None:
+    """Raise InvalidRequest or ContextTooLong for what :meth:`CloudEngine.forward` would refuse."""
+    lowest, highest = min(token_ids), max(token_ids)
     if lowest < 0 or highest >= vocab_size:
         raise InvalidRequest(
             f"token id {lowest if lowest < 0 else highest} lies outside the vocabulary "
             f"0..{vocab_size - 1}; encode with this model's tokenizer",
             reason="TOKEN_ID",
         )
-    positions = np.asarray(chunk.positions, np.int64)
+    positions = np.asarray(token_positions, np.int64)
     if positions[0] < 0 or (np.diff(positions) <= 0).any():
         raise InternalError("a chunk's positions are not ascending numbers from 0 on")
     if positions[-1] >= max_context_tokens:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segue_protocol.errors import ContextTooLong, InvalidRequest, NotFound, Unsupported
 from segue_protocol.identity import ModelIdentity, require_shared_log
 from segue_protocol.sampling import Sampling
 from segue_protocol.timeline import DeviceProfile
 from segue_protocol.tokenizer import ChatTokenizer
+from segue_protocol.tuning import Network, Targets
 from segue_protocol.version import PROTOCOL_MAJOR
 from segue_protocol.wire import public
 
@@ -37,6 +39,17 @@ class Request:
     wants_text: bool
     wants_logprobs: bool
     warnings: tuple[str, ...] = ()
+    # None: the device does not know its network yet.
+    network: Network | None = None
+    # 0: the group's target.
+    ttft_s: float = 0.0
+    tpot_s: float = 0.0
+
+    def targets_over(self, group: Targets) -> Targets:
+        """The group's targets, but for those that this request names."""
+        return replace(
+            group, ttft_s=self.ttft_s or group.ttft_s, tpot_s=self.tpot_s or group.tpot_s
+        )
 
 
 def admit(
@@ -109,7 +122,25 @@ def admit(
         wants_text=not has_model,
         wants_logprobs=start.logprobs,
         warnings=warnings,
+        network=_network(start),
+        ttft_s=_seconds("slo.ttft_s", start.slo.ttft_s),
+        tpot_s=_seconds("slo.tpot_s", start.slo.tpot_s),
     )
+
+
+def _network(start: public.Start) -> Network | None:
+    if not start.HasField("network"):
+        return None
+    return Network(
+        added_s=_seconds("network.added_s", start.network.added_s),
+        deviation_s=_seconds("network.deviation_s", start.network.deviation_s),
+    )
+
+
+def _seconds(name: str, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise InvalidRequest(f"{name} is {value}, expected a finite number of seconds >= 0")
+    return value
 
 
 def _require_bounded(start: public.Start, max_context_tokens: int) -> None:

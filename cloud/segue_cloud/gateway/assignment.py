@@ -63,8 +63,8 @@ class Assignment:
             )
         )
 
-    def job(self) -> private.PrefillRequest:
-        """Ask for the next token and the KV of all before it."""
+    def job(self, reserved: private.Reserved) -> private.PrefillRequest:
+        """Ask for the next token and the KV of all before it, in place where that is shared."""
         return private.PrefillRequest(
             job=private.PrefillJob(
                 generation_id=self.generation_id,
@@ -74,6 +74,7 @@ class Assignment:
                 sampling=self.sampling.to_wire(),
                 cache_salt=self.scope.cache_salt,
                 shared_tokens=self.scope.shared_tokens,
+                place=reserved.place if reserved.HasField("place") else None,
             )
         )
 

@@ -109,7 +109,7 @@ async def run_attempt(
                 with membership.line(scope.group).place(
                     scope.tenant, tokens, urgent=may_wait_for_workers
                 ) as place:
-                    decoder, decode = await held.enter_async_context(
+                    decoder, decode, accepted = await held.enter_async_context(
                         offer(
                             membership,
                             scope.group,
@@ -121,13 +121,13 @@ async def run_attempt(
                             may_be_absent=may_wait_for_workers,
                         )
                     )
-                    prefiller, prefill = await held_prefill.enter_async_context(
+                    prefiller, prefill, _ = await held_prefill.enter_async_context(
                         offer(
                             membership,
                             scope.group,
                             private.ROLE_PREFILL,
                             lambda member: member.link.prefill(),
-                            assignment.job(),
+                            assignment.job(accepted.reserved),
                             "accepted",
                             place=place,
                             may_be_absent=may_wait_for_workers,
@@ -149,7 +149,7 @@ async def run_attempt(
                 reason="TTFT_DEADLINE",
                 retry_after_s=1.0,
             ) from None
-        except _Lost:
+        except (_Lost, TransferError):  # the latter: the reservation ended before its prefill
             return Outcome.LOST
         if answer is None or not answer.HasField("prefilled"):
             raise ProtocolError(f"{prefiller.name} sent {answer!r}, expected `prefilled`")
@@ -260,7 +260,10 @@ def _losing(
     except Unavailable as error:
         membership.remove(member, "UNREACHABLE")
         raise _Lost(member, error) from error
-    except (DeadlineExceeded, Cancelled, Aborted, TransferError) as error:
+    except TransferError as error:
+        membership.watch.transfer_failed(member, error.reason)
+        raise _Lost(member, error) from error
+    except (DeadlineExceeded, Cancelled, Aborted) as error:
         raise _Lost(member, error) from error
 
 

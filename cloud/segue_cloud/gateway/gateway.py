@@ -24,7 +24,7 @@ from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.steering import first_message, steer
 from segue_cloud.gateway.tenants import Tenants
 from segue_cloud.security.rates import RequestRates
-from segue_cloud.tuner.advice import TtftEstimate, advise
+from segue_cloud.tuner.advice import CloudEstimate, advise
 from segue_cloud.watch.trace_parent import TRACE_PARENT
 from segue_protocol.errors import (
     Aborted,
@@ -72,7 +72,7 @@ class Gateway:
     ) -> None:
         """`group_status` tells what is measured of every group."""
         self.membership = membership
-        self.ttft = TtftEstimate()
+        self.cloud_speed = CloudEstimate()
         self._groups = groups or Groups()
         self._tenants = tenants or Tenants()
         self._tokenizer = tokenizer
@@ -212,10 +212,13 @@ class Gateway:
         self._tenants.require_room(tenant, length, self._sessions.values())
         advice = advise(
             request.profile,
-            length,
-            request.cached_tokens,
-            request.max_tokens - len(request.output_prefix),
-            self.ttft.seconds(length),
+            self.cloud_speed.speed(length),
+            prompt_tokens=length,
+            cached_tokens=request.cached_tokens,
+            max_tokens=request.max_tokens - len(request.output_prefix),
+            network=request.network,
+            targets=request.targets_over(group.targets),
+            quality=group.quality,
         )
         text = None
         if request.wants_text and self._tokenizer is not None:
@@ -272,7 +275,9 @@ class Gateway:
         if measured.first_token_s is not None and not measured.recomputed_tokens:
             waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
             ids = len(session.request.prompt_ids) + session.log.prefix_length
-            self.ttft.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
+            self.cloud_speed.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
+            decoded = len(session.log) + session.discarded - session.log.prefix_length - 1
+            self.cloud_speed.observe_decode(decoded, measured.slot_s)
 
     # ---- streams of a session
 

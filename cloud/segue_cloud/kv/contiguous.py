@@ -8,12 +8,27 @@ many tokens it covers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from segue_cloud.kv.digest import DigestKind, digest_cells
+from segue_cloud.kv.backends.base import Sender
+from segue_cloud.kv.backends.shm import ShmSender
+from segue_cloud.kv.digest import KINDS, DigestKind, digest_cells
 from segue_cloud.kv.layout import Cells, KvLayout
 from segue_cloud.kv.memory import PAGE_BYTES, MemoryFile
 from segue_protocol.errors import InternalError, InvalidRequest, OutOfRange
 from segue_protocol.wire import private
+
+
+def require_slot_size(tokens: int, max_tokens: int) -> None:
+    """Raise what :meth:`SlotPool.acquire` does for a number of tokens."""
+    if tokens < 1:
+        raise InvalidRequest(f"a slot holds at least one token, got {tokens}")
+    if tokens > max_tokens:
+        raise OutOfRange(
+            f"{tokens} tokens do not fit a prefill slot of {max_tokens}; "
+            "shorten the prompt or start the worker with larger slots",
+            reason="KV_SLOT_TOO_SMALL",
+        )
 
 
 class Slot:
@@ -30,9 +45,21 @@ class Slot:
         """Writable view [layers, 2, tokens, kv_heads, head_dim]; cell i is token i."""
         return self._pool.cells_of(self)
 
+    def where(self, tokens: int) -> slice:
+        """In which of `cells` the first `tokens` tokens lie."""
+        return slice(0, tokens)
+
     def ticket(self, digest: DigestKind = "sampled") -> private.KvTicket:
         """Where to pull these cells from; take it once every cell is written."""
         return self._pool.ticket_of(self, digest)
+
+    def early_ticket(self) -> private.KvTicket:
+        """For these cells before they are written: readers follow :meth:`layer_done`."""
+        return self._pool.early_ticket_of(self)
+
+    def layer_done(self, layers: int) -> None:
+        """The first `layers` layers are written, for every token, and will not change."""
+        self._pool.set_layers_done(self, layers)
 
 
 class SlotPool:
@@ -42,8 +69,15 @@ class SlotPool:
     """
 
     def __init__(
-        self, layout: KvLayout, slots: int, max_tokens: int, *, incarnation: bytes | None = None
+        self,
+        layout: KvLayout,
+        slots: int,
+        max_tokens: int,
+        *,
+        incarnation: bytes | None = None,
+        sender: Callable[[MemoryFile], Sender] = lambda memory: ShmSender(),
     ) -> None:
+        """`sender`: makes this side's end of a transfer backend."""
         if slots < 1 or max_tokens < 1:
             raise InvalidRequest(
                 f"a slot pool needs at least one slot of one token, got {slots} slots "
@@ -56,6 +90,7 @@ class SlotPool:
         self._memory = MemoryFile.create(
             slots=slots, data_bytes=slots * self._stride_bytes, incarnation=incarnation
         )
+        self._sender = sender(self._memory)
         self._free = list(range(slots))[::-1]
         self._held: dict[int, Slot] = {}
         self._generations = [0] * slots
@@ -69,23 +104,20 @@ class SlotPool:
         """Slots held now."""
         return len(self._held)
 
-    def acquire(self, tokens: int) -> Slot | None:
+    def acquire(self, tokens: int, place: private.KvPlace | None = None) -> Slot | None:
         """A slot for `tokens` tokens, or None when all are taken (nobody waits here).
 
         Its cells hold whatever was there before. Raises OutOfRange for more
-        tokens than a slot has room for, InvalidRequest for fewer than one.
+        tokens than a slot has room for, InvalidRequest for fewer than one or
+        for a `place`, which is in somebody else's pool.
         """
-        if tokens < 1:
-            raise InvalidRequest(f"a slot holds at least one token, got {tokens}")
-        if tokens > self.max_tokens:
-            raise OutOfRange(
-                f"{tokens} tokens do not fit a prefill slot of {self.max_tokens}; "
-                "shorten the prompt or start the worker with larger slots",
-                reason="KV_SLOT_TOO_SMALL",
-            )
+        require_slot_size(tokens, self.max_tokens)
+        if place is not None:
+            raise InvalidRequest("this worker shares no page pool; send it a job without a place")
         if not self._free:
             return None
         index = self._free.pop()
+        self._memory.layers_done[index] = 0
         slot = Slot(self, index, self._generations[index], tokens)
         self._held[index] = slot
         return slot
@@ -98,6 +130,7 @@ class SlotPool:
         self._require_held(slot)
         # Counted up before the slot can be given away: a reader that sees the
         # old number after its copy has copied the old content.
+        self._sender.withdraw(slot.index)
         self._generations[slot.index] += 1
         self._memory.generations[slot.index] = self._generations[slot.index]
         del self._held[slot.index]
@@ -115,6 +148,27 @@ class SlotPool:
     def ticket_of(self, slot: Slot, digest: DigestKind) -> private.KvTicket:
         """See :meth:`Slot.ticket`. Raises InternalError after the release."""
         cells = self.cells_of(slot)
+        ticket = self._plain_ticket(slot)
+        kind = max(digest, self._sender.least_digest, key=KINDS.index)
+        ticket.digest_kind = kind
+        ticket.digest = digest_cells(cells, None, self.layout, kind)
+        self._sender.offer(ticket)
+        return ticket
+
+    def early_ticket_of(self, slot: Slot) -> private.KvTicket:
+        """See :meth:`Slot.early_ticket`. Raises InternalError after the release."""
+        self._require_held(slot)
+        ticket = self._plain_ticket(slot)
+        ticket.early = True
+        self._sender.offer(ticket)
+        return ticket
+
+    def set_layers_done(self, slot: Slot, layers: int) -> None:
+        """See :meth:`Slot.layer_done`. Raises InternalError after the release."""
+        self._require_held(slot)
+        self._memory.layers_done[slot.index] = layers
+
+    def _plain_ticket(self, slot: Slot) -> private.KvTicket:
         layer_bytes = 2 * slot.tokens * self.layout.row_bytes
         start = slot.index * self._stride_bytes
         return private.KvTicket(
@@ -131,8 +185,6 @@ class SlotPool:
                 )
                 for layer in range(self.layout.num_layers)
             ],
-            digest=digest_cells(cells, None, self.layout, digest),
-            digest_kind=digest,
         )
 
     def check_integrity(self) -> None:
@@ -147,6 +199,7 @@ class SlotPool:
 
     def close(self) -> None:
         """Free the memory; every ticket is void. May be called again."""
+        self._sender.close()
         self._memory.close()
 
     def _require_held(self, slot: Slot) -> None:

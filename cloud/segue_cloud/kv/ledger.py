@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from collections import Counter, deque
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from segue_protocol.errors import InternalError, InvalidRequest, OutOfRange
 class PageTable:
     """The pages of one request, from :meth:`PageLedger.reserve` to :meth:`PageLedger.free`."""
 
-    def __init__(self, ledger: PageLedger) -> None:
+    def __init__(self, ledger: PageLedger, reservation: int) -> None:
         self.pages: list[int] = []
+        self.reservation = reservation
         self._ledger = ledger
         self._cells = np.empty(0, np.int64)
 
@@ -40,6 +42,17 @@ class PageTable:
                 f"{tokens} cells were asked of a reservation of {self.capacity_tokens}"
             )
         return self._cells[:tokens]
+
+    def pin(self) -> None:
+        """Somebody writes to these pages: until :meth:`unpin`, freeing them is put off.
+
+        Counts. Raises InternalError after the table was freed.
+        """
+        self._ledger.pin(self)
+
+    def unpin(self) -> None:
+        """Take one pin back. Raises InternalError where there is none."""
+        self._ledger.unpin(self)
 
     def hold(self, pages: list[int], page_tokens: int) -> None:
         """Make `pages` the pages of this table; called by the ledger only."""
@@ -67,7 +80,10 @@ class PageLedger:
         # the start, as they do in a pool that has run for days, so an error in
         # the scattering shows in the first request and not after days.
         self._free = deque([*range(0, pages, 2), *range(1, pages, 2)])
-        self._tables: set[PageTable] = set()
+        self._tables: dict[int, PageTable] = {}  # by reservation
+        self._reservations = itertools.count(1)
+        self._pins: Counter[PageTable] = Counter()
+        self._freed_but_pinned: set[PageTable] = set()
 
     @property
     def free_pages(self) -> int:
@@ -96,10 +112,10 @@ class PageLedger:
                 f"whole pool has {self.pages}; ask for less or start the worker with more",
                 reason="KV_POOL_TOO_SMALL",
             )
-        table = PageTable(self)
-        self._tables.add(table)
+        table = PageTable(self, next(self._reservations))
+        self._tables[table.reservation] = table
         if not self.grow(table, tokens):
-            self._tables.remove(table)
+            del self._tables[table.reservation]
             return None
         return table
 
@@ -115,15 +131,48 @@ class PageLedger:
         return True
 
     def free(self, table: PageTable) -> None:
-        """Take every page of `table` back. Raises InternalError for a second time."""
+        """Take every page of `table` back, once it has no pin.
+
+        Raises InternalError for a second time.
+        """
         self._require_owned(table)
-        self._tables.remove(table)
+        del self._tables[table.reservation]
+        if self._pins[table]:
+            self._freed_but_pinned.add(table)
+        else:
+            self._take_back(table)
+
+    def pin_reservation(self, reservation: int) -> PageTable | None:
+        """The table of a reservation, pinned; None if it was freed or never made."""
+        table = self._tables.get(reservation)
+        if table is not None:
+            self.pin(table)
+        return table
+
+    def pin(self, table: PageTable) -> None:
+        """See :meth:`PageTable.pin`."""
+        self._require_owned(table)
+        self._pins[table] += 1
+
+    def unpin(self, table: PageTable) -> None:
+        """See :meth:`PageTable.unpin`."""
+        if not self._pins[table]:
+            raise InternalError(f"reservation {table.reservation} has no pin to take back")
+        self._pins[table] -= 1
+        if not self._pins[table]:
+            del self._pins[table]
+            if table in self._freed_but_pinned:
+                self._freed_but_pinned.remove(table)
+                self._take_back(table)
+
+    def _take_back(self, table: PageTable) -> None:
         self._free.extend(table.pages)
         table.hold([], self.page_tokens)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every page is free or owned, exactly once."""
-        owned = [page for table in self._tables for page in table.pages]
+        tables = [*self._tables.values(), *self._freed_but_pinned]
+        owned = [page for table in tables for page in table.pages]
         if sorted([*self._free, *owned]) != list(range(self.pages)):
             raise InternalError(
                 f"{len(self._free)} free and {len(owned)} owned pages are not the {self.pages} "
@@ -131,7 +180,7 @@ class PageLedger:
             )
 
     def _require_owned(self, table: PageTable) -> None:
-        if table not in self._tables:
+        if self._tables.get(table.reservation) is not table:
             raise InternalError(
                 "this page table owns nothing here: it was freed before, or belongs to another pool"
             )

@@ -5,8 +5,9 @@ the same host and user attaches it through ``/proc/<pid>/fd/<n>``. The file has
 no name in any file system, so the kernel frees it with the last process that
 maps it, also after SIGKILL (POSIX ``shm_open`` segments would stay).
 
-Layout, little-endian: a fixed header, one u64 generation counter a slot, then
-the data region at the next multiple of 4096 bytes. Attached files are mapped
+Layout, little-endian: a fixed header, one u64 generation counter a slot, one u64
+a slot that counts its finished layers, then the data region at the next multiple
+of 4096 bytes. Attached files are mapped
 read-only: a receiver cannot damage a sender.
 """
 
@@ -27,12 +28,13 @@ from segue_protocol.errors import InvalidRequest, TransferError
 
 PAGE_BYTES = 4096
 INCARNATION_BYTES = 16
-VERSION = 1
+VERSION = 2
 
 _MAGIC = b"SEGUE-KV"
 _NAME = "segue-kv"
 # magic, version, slots, incarnation, bytes of the data region
 _HEADER = struct.Struct("<8sII16sQ")
+HEADER_BYTES = _HEADER.size
 # Without the shrink seal a sender could truncate the file under a reader, whose
 # next access would be a SIGBUS instead of an exception.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -41,8 +43,9 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 class MemoryFile:
     """One mapping of a memory file, made by :meth:`create` or :meth:`attach`.
 
-    ``generations`` is u64 [slots] and ``data`` u8 [data bytes]; both are views
-    of the mapping, writable in the process that created the file only.
+    ``generations`` and ``layers_done`` are u64 [slots], ``data`` is u8 [data
+    bytes]; all are views of the mapping, writable in the process that created
+    the file only.
     """
 
     def __init__(
@@ -54,6 +57,9 @@ class MemoryFile:
         self.incarnation: bytes = incarnation
         self.generations: npt.NDArray[np.uint64] = np.frombuffer(
             mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
+        )
+        self.layers_done: npt.NDArray[np.uint64] = np.frombuffer(
+            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size + 8 * slots
         )
         self.data: npt.NDArray[np.uint8] = np.frombuffer(
             mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
@@ -135,12 +141,15 @@ class MemoryFile:
         if found != self._file:
             raise _peer_gone(self.pid, self.descriptor)
 
+    @property
+    def header(self) -> bytes:
+        """What the first HEADER_BYTES of the file must be."""
+        slots, data_bytes = len(self.generations), len(self.data)
+        return _HEADER.pack(_MAGIC, VERSION, slots, self.incarnation, data_bytes)
+
     def require_intact(self) -> None:
         """Raise TransferError (KV_INCARNATION) if the header in memory was overwritten."""
-        expected = _HEADER.pack(
-            _MAGIC, VERSION, len(self.generations), self.incarnation, len(self.data)
-        )
-        if self._mapping[: _HEADER.size] != expected:
+        if self._mapping[:HEADER_BYTES] != self.header:
             raise _other_incarnation(self.pid, "its memory file's header was overwritten")
 
     def close(self) -> None:
@@ -154,7 +163,7 @@ class MemoryFile:
         self._closed = True
         if self._owned:
             os.close(self.descriptor)
-        self.generations = np.empty(0, np.uint64)
+        self.generations = self.layers_done = np.empty(0, np.uint64)
         self.data = np.empty(0, np.uint8)
         with contextlib.suppress(BufferError):
             self._mapping.close()
@@ -185,7 +194,7 @@ def _map_verified(opened: int, pid: int, incarnation: bytes) -> mmap.mmap:
 
 
 def _data_offset(slots: int) -> int:
-    end = _HEADER.size + 8 * slots
+    end = _HEADER.size + 2 * 8 * slots
     return -(-end // PAGE_BYTES) * PAGE_BYTES
 
 
@@ -210,3 +219,10 @@ def _other_incarnation(pid: int, what: str) -> TransferError:
         f"process {pid} is not the one that issued the ticket: {what}; prefill again",
         reason="KV_INCARNATION",
     )
+
+
+def header_incarnation(header: bytes) -> bytes:
+    """Whose file begins with these HEADER_BYTES; b"" if it is none of this version."""
+    magic, version, _, incarnation, _ = _HEADER.unpack(header)
+    found: bytes = incarnation
+    return found if (magic, version) == (_MAGIC, VERSION) else b""

@@ -30,6 +30,10 @@ class PagePool(PageLedger):
             layout.shape(tokens)
         )
 
+    @property
+    def incarnation(self) -> bytes:
+        return self._memory.incarnation
+
     def check_integrity(self) -> None:
         """As the ledger's; the memory's header must be intact too."""
         super().check_integrity()

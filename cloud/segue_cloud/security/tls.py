@@ -60,6 +60,14 @@ class Tls:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
+    def client_context(self) -> ssl.SSLContext:
+        """For a connection to such a listener, of the same authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        context.load_verify_locations(self.ca)
+        return context
+
     def server_credentials(self) -> grpc.ServerCredentials:
         """For a gRPC listener."""
         pair = (Path(self.key).read_bytes(), Path(self.certificate).read_bytes())

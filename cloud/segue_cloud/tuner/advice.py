@@ -1,34 +1,38 @@
-"""First advice for an answer: how many cloud tokens, at which pace.
+"""Advice for an answer: the tuner's decision on what the gateway knows of both sides.
 
-The cloud's own time to first token is learnt from what it measures; the number
-of tokens follows from the device's profile (FIELD 1, our model of P/D-Device).
+The device tells its profile and its network; how quick the cloud is, the
+gateway learns from what it measures. The decision itself is in
+:mod:`segue_protocol.tuning`, where the device has it, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segue_protocol.timeline import DeviceProfile, n_star
+from segue_protocol.timeline import DeviceProfile
+from segue_protocol.tuning import CloudSpeed, Network, Targets, TuningView, decide, explain
 from segue_protocol.wire import public
 
-# Human-scale pace to start from; a slower device is never outrun.
-DEFAULT_PACE_S = 0.05
+# What the network adds to the TTFT measured here, where the device does not know it yet.
+DEFAULT_NETWORK = Network(added_s=0.05)
 
-# What the network adds to the TTFT measured here. Erring on this side costs one
-# extension by the device; erring on the other costs tokens nobody needed.
-NETWORK_S = 0.05
+# Fewer tokens of a decode batch say little about the time of one.
+MIN_DECODED_TOKENS = 4
 
 
 @dataclass(slots=True)
-class TtftEstimate:
-    """Running estimate of the cloud's TTFT: a constant plus a time per token.
+class CloudEstimate:
+    """Running estimate of the cloud's speed under its present load.
 
-    Plain exponential averages: the aim is an advice that is right within a few
-    tokens; the device corrects it by extending its credit.
+    TTFT is a constant (waiting) plus a time per token (prefill); decoding a time
+    per token. Plain exponential averages: the aim is an advice that is right within
+    a few tokens; the device corrects it by extending its credit.
     """
 
     base_s: float = 0.02
     per_token_s: float = 2e-4
+    decode_s: float = 0.02
     weight: float = 0.2
 
     def observe(
@@ -42,33 +46,47 @@ class TtftEstimate:
             self.per_token_s += self.weight * (prefill_s / computed - self.per_token_s)
         self.base_s += self.weight * (waiting_s - self.base_s)
 
-    def seconds(self, prompt_tokens: int) -> float:
-        return self.base_s + self.per_token_s * prompt_tokens
+    def observe_decode(self, tokens: int, slot_s: float) -> None:
+        """Learn from `tokens` that took a place in a decode batch for `slot_s`."""
+        if tokens >= MIN_DECODED_TOKENS:
+            self.decode_s += self.weight * (slot_s / tokens - self.decode_s)
+
+    def speed(self, prompt_tokens: int) -> CloudSpeed:
+        """How a prompt of this length would fare now."""
+        prefill_s = self.per_token_s * prompt_tokens
+        return CloudSpeed(
+            ttft_s=self.base_s + prefill_s, decode_s=self.decode_s, prefill_s=prefill_s
+        )
 
 
 def advise(
-    profile: DeviceProfile | None,
+    device: DeviceProfile | None,
+    cloud: CloudSpeed,
+    *,
     prompt_tokens: int,
     cached_tokens: int,
     max_tokens: int,
-    ttft_s: float,
+    network: Network | None,
+    targets: Targets,
+    quality: Sequence[tuple[float, float]] = (),
 ) -> public.Advice:
-    """Advice {N, r, pace} for one request.
-
-    Without a profile, or with a device too slow ever to catch up at this
-    pace, the cloud offers the whole answer.
-    """
-    if profile is None:
-        return public.Advice(
-            cloud_tokens=max_tokens, keep_ratio=1.0, pace_s=DEFAULT_PACE_S, ttft_s=ttft_s
-        )
-    pace_s = max(DEFAULT_PACE_S, profile.decode_s)
-    prefill_s = profile.prefill_left_s(prompt_tokens, cached_tokens)
-    needed = n_star(
-        prefill_left_s=max(0.0, prefill_s - ttft_s - NETWORK_S),
-        show_interval_s=pace_s,
-        absorb_per_token_s=profile.absorb_per_token_s(prompt_tokens),
-        handover_s=profile.handover_s,
+    """Advice {N, r, pace} for one request; N is what its device begins with."""
+    view = TuningView(
+        device=device,
+        cloud=cloud,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        cached_tokens=cached_tokens,
+        network=network or DEFAULT_NETWORK,
+        targets=targets,
+        quality=tuple(quality),
+        may_be_alone=False,
     )
-    cloud_tokens = max_tokens if needed is None else min(needed, max_tokens)
-    return public.Advice(cloud_tokens=cloud_tokens, keep_ratio=1.0, pace_s=pace_s, ttft_s=ttft_s)
+    decision = decide(view)
+    return public.Advice(
+        cloud_tokens=decision.first_credit,
+        keep_ratio=decision.keep_ratio,
+        pace_s=decision.pace_s,
+        ttft_s=cloud.ttft_s,
+        explanation=explain(view, decision),
+    )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from segue_protocol.errors import SegueError
+from segue_protocol.wire import private
 
 if TYPE_CHECKING:
     from segue_cloud.cluster.members import Member
@@ -29,8 +30,8 @@ class Watch:
         """A worker is a member no more: LEFT after a drain or as the gateway stops, else
         LEASE_EXPIRED, PROBE_FAILED, TAKEN_OUT, DISCONNECTED or UNREACHABLE."""
 
-    def offered(self, member: Member, rejection: str | None) -> None:
-        """A worker answered an offer; `rejection` is its reason, None: it accepted."""
+    def offered(self, member: Member, role: private.Role, rejection: str | None) -> None:
+        """A worker answered an offer in one role; `rejection` is its reason, None: it accepted."""
 
     def refused(self, error: SegueError) -> None:
         """A request was turned away before it had a session."""
@@ -43,6 +44,9 @@ class Watch:
 
     def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
         """A decode worker has pulled the KV of a request."""
+
+    def transfer_failed(self, member: Member, reason: str) -> None:
+        """A decode worker could not pull the KV of a request, or not the right one."""
 
     def ended(self, session: Session, answer: AnswerRecord) -> None:
         """The cloud's part of an answer is over, well or not."""
@@ -62,9 +66,9 @@ class Watches(Watch):
         for each in self._watches:
             each.left(member, reason)
 
-    def offered(self, member: Member, rejection: str | None) -> None:
+    def offered(self, member: Member, role: private.Role, rejection: str | None) -> None:
         for each in self._watches:
-            each.offered(member, rejection)
+            each.offered(member, role, rejection)
 
     def refused(self, error: SegueError) -> None:
         for each in self._watches:
@@ -81,6 +85,10 @@ class Watches(Watch):
     def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
         for each in self._watches:
             each.transferred(session, transfer_s, transfer_bytes)
+
+    def transfer_failed(self, member: Member, reason: str) -> None:
+        for each in self._watches:
+            each.transfer_failed(member, reason)
 
     def ended(self, session: Session, answer: AnswerRecord) -> None:
         for each in self._watches:

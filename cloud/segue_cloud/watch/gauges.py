@@ -64,7 +64,7 @@ class Gauges(Collector):
         )
         used, there = Counter[str](), Counter[str]()
         for member in members:
-            if member.role == private.ROLE_DECODE:
+            if member.serves(private.ROLE_DECODE):
                 used[member.group] += member.status.pages_used
                 there[member.group] += member.status.pages
         for group, pages in there.items():

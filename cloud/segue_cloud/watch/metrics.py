@@ -103,6 +103,9 @@ class Metrics(Watch):
             registry=self.registry,
         )
         self._transfer_bytes = self._plain("kv_transfer_bytes_total", "KV pulled", "group")
+        self._transfer_failures = self._plain(
+            "kv_transfer_failures_total", "Pulls that failed", "group", "reason"
+        )
         self._rejections = {
             private.ROLE_PREFILL: self._plain(
                 "prefill_rejections_total", "Offers rejected by prefill workers", "group", "reason"
@@ -125,9 +128,9 @@ class Metrics(Watch):
     def left(self, member: Member, reason: str) -> None:
         self._departures.labels(member.group, member.role_name, reason).inc()
 
-    def offered(self, member: Member, rejection: str | None) -> None:
+    def offered(self, member: Member, role: private.Role, rejection: str | None) -> None:
         if rejection is not None:
-            self._rejections[member.role].labels(member.group, rejection).inc()
+            self._rejections[role].labels(member.group, rejection).inc()
 
     def refused(self, error: SegueError) -> None:
         self._refused.labels(error.reason).inc()
@@ -148,6 +151,9 @@ class Metrics(Watch):
     def transferred(self, session: Session, transfer_s: float, transfer_bytes: int) -> None:
         self._transfer.labels(session.scope.group).observe(transfer_s)
         self._transfer_bytes.labels(session.scope.group).inc(transfer_bytes)
+
+    def transfer_failed(self, member: Member, reason: str) -> None:
+        self._transfer_failures.labels(member.group, reason).inc()
 
     def ended(self, session: Session, answer: AnswerRecord) -> None:
         of = self._of(session)

@@ -15,6 +15,7 @@ import anyio
 
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.pages import PageTable
+from segue_cloud.kv.place import place_of, require_place
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.cells import cells_needed
@@ -36,12 +37,18 @@ class DecodeWorker:
     def __init__(
         self,
         batch: Batch,
-        puller: KvPuller,
+        puller: KvPuller | None,
         transfers: Compute,
         *,
         digest: DigestKind = "sampled",
         admit_lease_s: float = 60.0,
+        max_reserved: int | None = None,
     ) -> None:
+        """Without a `puller`, prefill shares the pool and writes into it itself.
+
+        `max_reserved`: how many may hold a reservation while their prompt is
+        prefilled, if there is another limit than the places in the batch.
+        """
         self.batch = batch
         self.pool = batch.pool
         self.rejections = 0
@@ -51,6 +58,7 @@ class DecodeWorker:
         self._transfers = transfers
         self._digest: DigestKind = digest
         self._admit_lease_s = admit_lease_s
+        self._max_reserved = batch.max_batch if max_reserved is None else max_reserved
         self._reserved = 0
 
     async def decode(
@@ -67,7 +75,8 @@ class DecodeWorker:
         sequence: Sequence | None = None
         credits: asyncio.Task[None] | None = None
         try:
-            yield private.DecodeResponse(reserved=private.Reserved())
+            place = place_of(self.pool, table) if self._puller is None else None
+            yield private.DecodeResponse(reserved=private.Reserved(place=place))
             admit = await self._await_admit(requests)
             yield private.DecodeResponse(pulled=await self._pull(admit, table))
             sequence = self._sequence(admit, table)
@@ -89,7 +98,8 @@ class DecodeWorker:
                 self.pool.free(table)
 
     def _reserve(self, tokens: int) -> PageTable:
-        places = self.batch.max_batch - self.batch.running - self._reserved
+        most = min(self.batch.max_batch - self.batch.running, self._max_reserved)
+        places = most - self._reserved
         table = self._evicting(lambda: self.pool.reserve(tokens)) if places > 0 else None
         if table is None:
             self.rejections += 1
@@ -130,6 +140,9 @@ class DecodeWorker:
                 f"admit lets {admit.credit_through} tokens be made, which take {need} cells, but "
                 f"{table.capacity_tokens} are reserved; send the rest as a credit"
             )
+        if self._puller is None:
+            require_place(admit.ticket, self.pool, table)
+            return private.Pulled()
         moved = await self._transfers.run(
             self._puller.pull,
             admit.ticket,
@@ -174,7 +187,7 @@ class DecodeWorker:
 
     def status(self) -> private.WorkerStatus:
         """Counts for the gateway and for tests."""
-        return private.WorkerStatus(
+        status = private.WorkerStatus(
             role=private.ROLE_DECODE,
             slots=self.batch.max_batch,
             slots_used=self.batch.running + self._reserved,
@@ -188,3 +201,6 @@ class DecodeWorker:
             transfer_bytes_total=self.transfer_bytes,
             rejections_total=self.rejections,
         )
+        if self._puller is not None:
+            self._puller.describe(status)
+        return status

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 import anyio
-import numpy as np
-import numpy.typing as npt
 
 from segue_cloud.engine.base import Chunk, CloudEngine
-from segue_cloud.kv.contiguous import Slot, SlotPool
 from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
+from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.prefix_cache import PrefixCache
+from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.requests import next_message
+from segue_cloud.worker.slots import Slot, Slots
 from segue_protocol.errors import InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
@@ -46,15 +48,20 @@ class PrefillWorker:
     def __init__(
         self,
         engine: CloudEngine,
-        slots: SlotPool,
+        slots: Slots,
         compute: Compute,
         *,
         chunk_tokens: int = 512,
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        batch: Batch | None = None,
     ) -> None:
-        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs."""
+        """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
+
+        `batch`: prompts go through it, beside what it decodes, in chunks as it has
+        room for; else one after the other, in chunks of `chunk_tokens`.
+        """
         self.engine = engine
         self.slots = slots
         self.counters = PrefillCounters()
@@ -63,8 +70,12 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._batch = batch
         # One prompt at a time: two interleaved prefills would both end late.
-        self._turn = asyncio.Lock()
+        # A batch has turns of its own.
+        self._turn: AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if batch is None else nullcontext()
+        )
 
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
@@ -72,7 +83,8 @@ class PrefillWorker:
         """One request: `job` in; `accepted` and `prefilled` out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
-        do not fit a slot, InvalidRequest on a malformed job.
+        do not fit a slot, InvalidRequest on a malformed job, TransferError
+        when the place to write to is not, or no longer, a reservation.
         """
         job = (await next_message(requests, "job")).job
         tokens = len(job.token_ids)
@@ -86,7 +98,8 @@ class PrefillWorker:
                 f"prefill job with a salt of {len(job.cache_salt)} bytes and {job.shared_tokens} "
                 f"shared tokens; expected at most {MAX_SALT_BYTES} and {job.prompt_tokens}"
             )
-        slot = self.slots.acquire(tokens)
+        place = job.place if job.HasField("place") else None
+        slot = self.slots.acquire(tokens, place)
         if slot is None:
             self.counters.rejections += 1
             raise Overloaded(
@@ -126,9 +139,7 @@ class PrefillWorker:
         finally:
             self.slots.release(slot)
 
-    async def _run(
-        self, job: private.PrefillJob, slot: Slot
-    ) -> tuple[npt.NDArray[np.float32], int]:
+    async def _run(self, job: private.PrefillJob, slot: Slot) -> tuple[Logits, int]:
         """Logits after the last token, and how many tokens came from the cache.
 
         Block by block: an abort takes effect between two. The last block is
@@ -142,19 +153,27 @@ class PrefillWorker:
         if self.prefixes.enabled:
             salt, shared_tokens = job.cache_salt, job.shared_tokens
             keys = block_keys(ids, ends[:-1], salt=salt, shared_tokens=shared_tokens)
-        known = ends[: len(keys)]
-        hits = await self._compute.run(self.prefixes.load, keys, known, slot.cells) if keys else 0
+        caching = (keys, ends[: len(keys)], slot.cells, slot.where(len(ids)))
+        hits = await self._compute.run(self.prefixes.load, *caching) if keys else 0
         start = cached_tokens = ends[hits - 1] if hits else 0
         self.counters.cached_tokens += cached_tokens
-        for end in ends[hits:]:
-            chunk = Chunk(ids[start:end], range(start, end), slice(0, end))
+        if self._batch is not None:
+            assert isinstance(slot, PlacedSlot)
+            last = await self._batch.prefill(ids, start, slot.table)
+        else:
+            last = await self._chunks(ids, start, ends[hits:], slot)
+        if keys:
+            await self._compute.run(self.prefixes.store, *caching)
+        return last, cached_tokens
+
+    async def _chunks(self, ids: list[int], start: int, ends: list[int], slot: Slot) -> Logits:
+        for end in ends:
+            chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
             logits = await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
-        if keys:
-            await self._compute.run(self.prefixes.store, keys, known, slot.cells)
-        last: npt.NDArray[np.float32] = logits[0]
-        return last, cached_tokens
+        last: Logits = logits[0]
+        return last
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""
@@ -170,4 +189,5 @@ class PrefillWorker:
             prefilled_tokens_total=self.counters.prefilled_tokens,
             rejections_total=self.counters.rejections,
             cached_tokens_total=self.counters.cached_tokens,
+            leases_expired_total=self.counters.leases_expired,
         )

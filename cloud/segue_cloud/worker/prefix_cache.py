@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from segue_cloud.engine.base import CellIndex
 from segue_cloud.kv.layout import Cells, KvLayout
 from segue_protocol.errors import InternalError, InvalidRequest
 
@@ -31,18 +32,25 @@ class PrefixCache:
     def enabled(self) -> bool:
         return self._capacity_bytes > 0
 
-    def load(self, keys: Sequence[bytes], ends: Sequence[int], cells: Cells) -> int:
-        """Copy the leading blocks that are here into `cells`; returns how many."""
+    def load(
+        self, keys: Sequence[bytes], ends: Sequence[int], cells: Cells, where: CellIndex | slice
+    ) -> int:
+        """Copy the leading blocks that are here into `cells`; returns how many.
+
+        Token i of the prompt lies in the i-th cell of `where`.
+        """
         start = 0
         for place, (key, end) in enumerate(zip(keys, ends, strict=True)):
             block = self._blocks.get(key)
             if block is None:
                 return place
-            cells[:, :, start:end] = block
+            cells[:, :, _part(where, start, end)] = block
             start = end
         return len(keys)
 
-    def store(self, keys: Sequence[bytes], ends: Sequence[int], cells: Cells) -> None:
+    def store(
+        self, keys: Sequence[bytes], ends: Sequence[int], cells: Cells, where: CellIndex | slice
+    ) -> None:
         """Keep copies of the blocks of one prompt, as many as fit, and give up others for them."""
         bounds = [
             (key, start, end)
@@ -54,7 +62,7 @@ class PrefixCache:
                 self._blocks.move_to_end(key)
         for key, start, end in reversed(bounds):  # given up last: the beginning
             if key not in self._blocks:
-                block = cells[:, :, start:end].copy()
+                block = cells[:, :, _part(where, start, end)].copy()
                 self._make_room(block.nbytes)
                 self._blocks[key] = block
                 self.used_bytes += block.nbytes
@@ -73,3 +81,9 @@ class PrefixCache:
                 f"the prefix cache holds {total} bytes, counts {self.used_bytes} and may hold "
                 f"{self._capacity_bytes}"
             )
+
+
+def _part(where: CellIndex | slice, start: int, end: int) -> CellIndex | slice:
+    if isinstance(where, slice):
+        return slice(where.start + start, where.start + end)
+    return where[start:end]

@@ -23,12 +23,14 @@ from typing import Any
 from segue_cloud.cluster.members import role_name
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
+from segue_cloud.kv.backends.choice import Transfers, transfers_of
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import KINDS, DigestKind
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.security.peers import Peers, peers_of_worker
 from segue_cloud.watch.logs import configure, event
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
 from segue_cloud.worker.decode import DecodeWorker
@@ -49,32 +51,50 @@ async def run_worker(config: WorkerConfig) -> None:
     A switch of roles keeps the loaded model: the process drains, and joins again
     with new pools under a new incarnation.
     """
-    if config.role not in ("prefill", "decode"):
-        raise InvalidRequest(f"role is {config.role!r}, expected prefill or decode")
+    if config.role not in ("prefill", "decode", "aggregated"):
+        raise InvalidRequest(f"role is {config.role!r}, expected prefill, decode or aggregated")
     _require_dialable(config)
     peers = peers_of_worker(config)
+    transfers = transfers_of(config, peers)
+    if config.transfer_trigger not in ("request", "layer"):
+        raise InvalidRequest(
+            f"transfer_trigger is {config.transfer_trigger!r}, expected request or layer"
+        )
     orders = _orders()
     engine = _load_engine(config)
     role: str | None = config.role
     while role is not None:
-        role = await _serve_as(replace(config, role=role), engine, peers, orders)
+        role = await _serve_as(replace(config, role=role), engine, peers, transfers, orders)
 
 
 async def _serve_as(
-    config: WorkerConfig, engine: CloudEngine, peers: Peers, orders: _Orders
+    config: WorkerConfig,
+    engine: CloudEngine,
+    peers: Peers,
+    transfers: Transfers,
+    orders: _Orders,
 ) -> str | None:
     """Be a member in one role; returns the role to go on in, None to end."""
     incarnation = os.urandom(16)
     who = {"role": config.role, "group": config.group, "incarnation": incarnation.hex()[:8]}
     event(log, logging.INFO, "worker started", **who)
     async with AsyncExitStack() as held:
-        worker = _build(config, engine, incarnation, held)
-        server = WorkerServer(worker, engine, incarnation, peers, group=config.group)
+        worker = _build(config, engine, incarnation, transfers, held)
+        pool = incarnation if isinstance(worker, AggregatedWorker) else b""
+        server = WorkerServer(
+            worker,
+            engine,
+            incarnation,
+            peers,
+            group=config.group,
+            pool=pool,
+            transfers=[transfers.name],
+        )
         await server.start(config.host, config.port, config.advertised_host or config.host)
         held.push_async_callback(server.stop, STOP_GRACE_S)
         at_once = asyncio.create_task(orders.at_once.wait())
         jobs = {at_once, asyncio.create_task(server.serve(config.gateway))}
-        if isinstance(worker, DecodeWorker):
+        if not isinstance(worker, PrefillWorker):
             jobs.add(asyncio.create_task(worker.batch.run()))
         told = asyncio.create_task(server.told())
         leaving = {asyncio.create_task(orders.leave.wait()), told}
@@ -127,13 +147,23 @@ def _load_engine(config: WorkerConfig) -> CloudEngine:
 
 
 def _build(
-    config: WorkerConfig, engine: CloudEngine, incarnation: bytes, held: AsyncExitStack
+    config: WorkerConfig,
+    engine: CloudEngine,
+    incarnation: bytes,
+    transfers: Transfers,
+    held: AsyncExitStack,
 ) -> Worker:
     compute = ThreadCompute("segue-compute")
     held.callback(compute.close)
     context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
     if config.role == "prefill":
-        slots = SlotPool(engine.layout, config.prefill_slots, context, incarnation=incarnation)
+        slots = SlotPool(
+            engine.layout,
+            config.prefill_slots,
+            context,
+            incarnation=incarnation,
+            sender=transfers.sender,
+        )
         held.callback(slots.close)
         return PrefillWorker(
             engine,
@@ -144,13 +174,28 @@ def _build(
             prefix_cache_bytes=config.prefix_cache_bytes,
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
-    transfers = ThreadCompute("segue-transfer")
-    puller = KvPuller()
     held.callback(pool.close)
+    aggregated = config.role == "aggregated"
+    batch = Batch(
+        engine,
+        pool,
+        compute,
+        max_batch=config.max_batch,
+        iteration_tokens=config.iteration_tokens if aggregated else 0,
+    )
+    if aggregated:
+        return AggregatedWorker(
+            batch,
+            compute,
+            prefill_slots=config.prefill_slots,
+            max_context_tokens=context,
+            prefix_cache_bytes=config.prefix_cache_bytes,
+        )
+    thread = ThreadCompute("segue-transfer")
+    puller = KvPuller(transfers.reader(), deadline_s=config.transfer_deadline_s)
     held.callback(puller.close)
-    held.callback(transfers.close)
-    batch = Batch(engine, pool, compute, max_batch=config.max_batch)
-    return DecodeWorker(batch, puller, transfers, digest=_digest_kind(config.kv_digest))
+    held.callback(thread.close)
+    return DecodeWorker(batch, puller, thread, digest=_digest_kind(config.kv_digest))
 
 
 def _require_dialable(config: WorkerConfig) -> None:

@@ -33,7 +33,6 @@ class Sequence:
     max_tokens: int
     table: PageTable
     phase: Phase = Phase.PARKED
-    freed: bool = False
     events: asyncio.Queue[private.DecodeResponse] = field(default_factory=asyncio.Queue)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import anyio
@@ -14,6 +14,7 @@ import grpc.aio
 from segue_cloud.cluster.reasons import PROBE_FAILED
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.security.peers import Peers
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.host import host_id
 from segue_cloud.worker.intake import Intake
@@ -33,7 +34,7 @@ from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
 
-Worker = PrefillWorker | DecodeWorker
+Worker = PrefillWorker | DecodeWorker | AggregatedWorker
 
 # Between two tries to join. A gateway that restarts is back in a second or two.
 JOIN_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -57,7 +58,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: grpc.aio.ServicerContext[private.PrefillRequest, private.PrefillResponse],
     ) -> None:
         worker = self._worker
-        handler = worker.prefill if isinstance(worker, PrefillWorker) else _not_a_prefill_worker
+        handler = _not_a_prefill_worker if isinstance(worker, DecodeWorker) else worker.prefill
         await serve_stream(self._through_intake(handler), requests, context)
 
     async def Decode(
@@ -66,7 +67,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: grpc.aio.ServicerContext[private.DecodeRequest, private.DecodeResponse],
     ) -> None:
         worker = self._worker
-        handler = worker.decode if isinstance(worker, DecodeWorker) else _not_a_decode_worker
+        handler = _not_a_decode_worker if isinstance(worker, PrefillWorker) else worker.decode
         await serve_stream(self._through_intake(handler), requests, context)
 
     async def GetStatus(
@@ -114,8 +115,13 @@ class WorkerServer:
         peers: Peers,
         *,
         group: str = "default",
+        transfers: Sequence[str] = ("shm",),
+        pool: bytes = b"",
     ) -> None:
+        """`pool`: the incarnation of the page pool that prefill and decode share here."""
         self._worker = worker
+        self._transfers = transfers
+        self._pool = pool
         self._group = group
         self._engine = engine
         self._incarnation = incarnation
@@ -203,7 +209,7 @@ class WorkerServer:
         with anyio.move_on_after(grace_s) as grace:
             await self._intake.empty()
         if grace.cancelled_caught:
-            if isinstance(self._worker, DecodeWorker):
+            if not isinstance(self._worker, PrefillWorker):
                 self._worker.batch.evict_all()
             with anyio.move_on_after(EVICTED_GRACE_S):
                 await self._intake.empty()
@@ -254,6 +260,8 @@ class WorkerServer:
             pages=status.pages,
             group=self._group,
             host_id=host_id(),
+            transfers=self._transfers,
+            pool=self._pool,
         )
 
     async def stop(self, grace_s: float) -> None:

@@ -20,6 +20,10 @@ Question = Annotated[
     str, typer.Argument(help="The question; - reads it from stdin.", show_default=False)
 ]
 
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say why the cloud made as many tokens as it did.")
+]
+
 
 @reports_errors
 def ask(
@@ -32,6 +36,7 @@ def ask(
     seed: options.Seed = None,
     system: options.System = None,
     unpaced: options.Unpaced = False,
+    explain: Explain = False,
     insecure: options.Insecure = False,
     token_file: options.TokenFile = None,
     ca: options.Authority = None,
@@ -68,6 +73,8 @@ def ask(
         else:
             result = answering.stream_answer(answer, terminal)
             terminal.note(answering.summary(result))
+            if explain:
+                terminal.note(result.explanation or "no tuner was asked")
     if result.finish_reason is FinishReason.CANCELLED:
         raise typer.Exit(INTERRUPTED)
 
@@ -87,4 +94,5 @@ def _as_json(result: Result) -> dict[str, Any]:
         "e2e_s": timings.e2e_s,
         "max_gap_s": timings.max_gap_s,
         "takeover_gap_s": timings.takeover_gap_s,
+        "explanation": result.explanation,
     }

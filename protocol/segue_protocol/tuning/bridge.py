@@ -35,14 +35,19 @@ def bridge(
     cached_tokens: int,
     keep_ratio: float,
     list_at_s: float,
+    begun_more: int,
     first_token_s: float,
     cloud_decode_s: float,
     pace_s: float,
 ) -> Bridge:
-    """N of one keep ratio; `slow` scales every time of the device."""
+    """N of one keep ratio; `slow` scales every time of the device.
+
+    The list finds `begun_more` tokens more begun than after `list_at_s`.
+    """
     tokens = prompt_tokens
     if keep_ratio < 1:
-        begun = begun_tokens(device, prompt_tokens, cached_tokens, list_at_s / slow)
+        begun = begun_tokens(device, prompt_tokens, cached_tokens, list_at_s / slow) + begun_more
+        begun = min(prompt_tokens, begun)
         tokens = begun + math.ceil(keep_ratio * (prompt_tokens - begun))
     left_s = max(0.0, slow * device.prefill_left_s(tokens, cached_tokens) - first_token_s)
     absorb_s = slow * device.absorb_per_token_s(tokens)
@@ -75,6 +80,6 @@ def begun_tokens(
     if left_s <= 0:
         return max(cached_tokens, 1)
     per_token_s, per_token2_s = device.prefill_per_token_s, device.prefill_per_token2_s
-    root = per_token_s + math.sqrt(per_token_s**2 + 4 * per_token2_s * left_s)
-    begun = math.ceil(2 * left_s / root) if root > 0 else prompt_tokens
-    return min(prompt_tokens, max(cached_tokens, begun))
+    root = per_token_s + math.sqrt(per_token_s * per_token_s + 4 * per_token2_s * left_s)
+    begun = min(prompt_tokens, 2 * left_s / root) if root > 0 else prompt_tokens
+    return max(cached_tokens, math.ceil(begun))

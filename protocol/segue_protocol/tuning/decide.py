@@ -74,6 +74,8 @@ def bridge_of(
     """N at one keep ratio, at the slow end of the band (`side` 1) or the quick one (-1).
 
     An early first token is the hard case: the device has had less time before it.
+    Between the ends, rounding to whole tokens may cost one that the list would
+    have left out.
     """
     band = Band.of(view)
     early_s = view.network.added_s - side * band.network_s
@@ -85,6 +87,7 @@ def bridge_of(
         cached_tokens=view.cached_tokens,
         keep_ratio=keep_ratio,
         list_at_s=max(0.0, early_s + list_s),
+        begun_more=int(side > 0 and (band.device > 0 or band.network_s > 0)),
         first_token_s=max(0.0, early_s + view.cloud.ttft_s),
         cloud_decode_s=view.cloud.decode_s,
         pace_s=split_pace_s(view, device),

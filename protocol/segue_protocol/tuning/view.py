@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segue_protocol.timeline import DeviceProfile
 
@@ -60,8 +60,8 @@ class TuningView:
     max_tokens: int
     # Leading tokens of the prompt that the device need not prefill.
     cached_tokens: int = 0
-    network: Network = Network()
-    targets: Targets = Targets()
+    network: Network = field(default_factory=Network)
+    targets: Targets = field(default_factory=Targets)
     # (keep ratio, quality) as measured; empty: no prompt is refined.
     quality: tuple[tuple[float, float], ...] = ()
     # False where the cloud was asked already.

@@ -75,7 +75,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., refinement: _Optional[_Union[Refinement, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., progress: _Optional[_Union[CloudProgress, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[CloudWarning, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs", "label")
+    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs", "label", "network")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Start(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     protocol: ProtocolVersion
     model: str
@@ -108,7 +109,8 @@ class Start(_message.Message):
     cached_tokens: int
     logprobs: bool
     label: str
-    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ..., label: _Optional[str] = ...) -> None: ...
+    network: NetworkEstimate
+    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ..., label: _Optional[str] = ..., network: _Optional[_Union[NetworkEstimate, _Mapping]] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("generation_id", "resume_token", "next_index", "credit")
@@ -210,6 +212,14 @@ class Limits(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     max_tokens: int
     def __init__(self, max_tokens: _Optional[int] = ...) -> None: ...
+
+class NetworkEstimate(_message.Message):
+    __slots__ = ("added_s", "deviation_s")
+    ADDED_S_FIELD_NUMBER: _ClassVar[int]
+    DEVIATION_S_FIELD_NUMBER: _ClassVar[int]
+    added_s: float
+    deviation_s: float
+    def __init__(self, added_s: _Optional[float] = ..., deviation_s: _Optional[float] = ...) -> None: ...
 
 class Slo(_message.Message):
     __slots__ = ("ttft_s", "tpot_s")

@@ -12,9 +12,11 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_UNSPECIFIED: _ClassVar[Role]
     ROLE_PREFILL: _ClassVar[Role]
     ROLE_DECODE: _ClassVar[Role]
+    ROLE_AGGREGATED: _ClassVar[Role]
 ROLE_UNSPECIFIED: Role
 ROLE_PREFILL: Role
 ROLE_DECODE: Role
+ROLE_AGGREGATED: Role
 
 class JoinRequest(_message.Message):
     __slots__ = ("register", "heartbeat")
@@ -25,7 +27,7 @@ class JoinRequest(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., heartbeat: _Optional[_Union[WorkerStatus, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "group", "host_id")
+    __slots__ = ("role", "address", "pid", "incarnation", "protocol", "identity", "layout", "max_context_tokens", "slots", "pages", "group", "host_id", "transfers", "pool")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +40,8 @@ class Register(_message.Message):
     PAGES_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
     role: Role
     address: str
     pid: int
@@ -50,7 +54,9 @@ class Register(_message.Message):
     pages: int
     group: str
     host_id: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., group: _Optional[str] = ..., host_id: _Optional[str] = ...) -> None: ...
+    transfers: _containers.RepeatedScalarFieldContainer[str]
+    pool: bytes
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., address: _Optional[str] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., protocol: _Optional[_Union[_split_inference_pb2.ProtocolVersion, _Mapping]] = ..., identity: _Optional[_Union[_split_inference_pb2.ModelIdentity, _Mapping]] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., max_context_tokens: _Optional[int] = ..., slots: _Optional[int] = ..., pages: _Optional[int] = ..., group: _Optional[str] = ..., host_id: _Optional[str] = ..., transfers: _Optional[_Iterable[str]] = ..., pool: _Optional[bytes] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("lease_s", "drain", "switch_role")
@@ -103,7 +109,7 @@ class KvLayout(_message.Message):
     def __init__(self, num_layers: _Optional[int] = ..., num_kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class KvTicket(_message.Message):
-    __slots__ = ("pid", "descriptor", "incarnation", "slot", "generation", "layout", "token_count", "layers", "digest", "digest_kind")
+    __slots__ = ("pid", "descriptor", "incarnation", "slot", "generation", "layout", "token_count", "layers", "digest", "digest_kind", "place", "tcp", "nixl", "early")
     PID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +120,10 @@ class KvTicket(_message.Message):
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DIGEST_KIND_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    TCP_FIELD_NUMBER: _ClassVar[int]
+    NIXL_FIELD_NUMBER: _ClassVar[int]
+    EARLY_FIELD_NUMBER: _ClassVar[int]
     pid: int
     descriptor: int
     incarnation: bytes
@@ -124,7 +134,39 @@ class KvTicket(_message.Message):
     layers: _containers.RepeatedCompositeFieldContainer[LayerSpan]
     digest: bytes
     digest_kind: str
-    def __init__(self, pid: _Optional[int] = ..., descriptor: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slot: _Optional[int] = ..., generation: _Optional[int] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., token_count: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerSpan, _Mapping]]] = ..., digest: _Optional[bytes] = ..., digest_kind: _Optional[str] = ...) -> None: ...
+    place: KvPlace
+    tcp: TcpSource
+    nixl: NixlSource
+    early: bool
+    def __init__(self, pid: _Optional[int] = ..., descriptor: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slot: _Optional[int] = ..., generation: _Optional[int] = ..., layout: _Optional[_Union[KvLayout, _Mapping]] = ..., token_count: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerSpan, _Mapping]]] = ..., digest: _Optional[bytes] = ..., digest_kind: _Optional[str] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ..., tcp: _Optional[_Union[TcpSource, _Mapping]] = ..., nixl: _Optional[_Union[NixlSource, _Mapping]] = ..., early: bool = ...) -> None: ...
+
+class TcpSource(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class NixlSource(_message.Message):
+    __slots__ = ("metadata", "data_address", "generations_address", "layers_done_address")
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    DATA_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GENERATIONS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_DONE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    metadata: bytes
+    data_address: int
+    generations_address: int
+    layers_done_address: int
+    def __init__(self, metadata: _Optional[bytes] = ..., data_address: _Optional[int] = ..., generations_address: _Optional[int] = ..., layers_done_address: _Optional[int] = ...) -> None: ...
+
+class KvPlace(_message.Message):
+    __slots__ = ("pool", "reservation", "pages")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    pool: bytes
+    reservation: int
+    pages: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, pool: _Optional[bytes] = ..., reservation: _Optional[int] = ..., pages: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LayerSpan(_message.Message):
     __slots__ = ("offset_bytes", "length_bytes")
@@ -143,7 +185,7 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +193,7 @@ class PrefillJob(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -158,19 +201,28 @@ class PrefillJob(_message.Message):
     sampling: _split_inference_pb2.Sampling
     cache_salt: bytes
     shared_tokens: int
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ...) -> None: ...
+    place: KvPlace
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PrefillResponse(_message.Message):
-    __slots__ = ("accepted", "prefilled")
+    __slots__ = ("accepted", "prefilled", "started")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PREFILLED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
     accepted: Accepted
     prefilled: Prefilled
-    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ...) -> None: ...
+    started: Started
+    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: KvTicket
+    def __init__(self, ticket: _Optional[_Union[KvTicket, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ()
@@ -195,14 +247,22 @@ class Prefilled(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
-    __slots__ = ("reserve", "admit", "credit")
+    __slots__ = ("reserve", "admit", "credit", "prefetch")
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
+    PREFETCH_FIELD_NUMBER: _ClassVar[int]
     reserve: Reserve
     admit: Admit
     credit: _split_inference_pb2.Credit
-    def __init__(self, reserve: _Optional[_Union[Reserve, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., credit: _Optional[_Union[_split_inference_pb2.Credit, _Mapping]] = ...) -> None: ...
+    prefetch: Prefetch
+    def __init__(self, reserve: _Optional[_Union[Reserve, _Mapping]] = ..., admit: _Optional[_Union[Admit, _Mapping]] = ..., credit: _Optional[_Union[_split_inference_pb2.Credit, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ...) -> None: ...
+
+class Prefetch(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: KvTicket
+    def __init__(self, ticket: _Optional[_Union[KvTicket, _Mapping]] = ...) -> None: ...
 
 class Reserve(_message.Message):
     __slots__ = ("generation_id", "tokens")
@@ -249,8 +309,10 @@ class DecodeResponse(_message.Message):
     def __init__(self, reserved: _Optional[_Union[Reserved, _Mapping]] = ..., pulled: _Optional[_Union[Pulled, _Mapping]] = ..., tokens: _Optional[_Union[DecodedTokens, _Mapping]] = ..., parked: _Optional[_Union[Parked, _Mapping]] = ..., evicted: _Optional[_Union[Evicted, _Mapping]] = ..., ended: _Optional[_Union[Ended, _Mapping]] = ..., extension_refused: _Optional[_Union[ExtensionRefused, _Mapping]] = ...) -> None: ...
 
 class Reserved(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("place",)
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    place: KvPlace
+    def __init__(self, place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
 
 class Pulled(_message.Message):
     __slots__ = ("transfer_s", "bytes")
@@ -343,7 +405,7 @@ class GroupStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error", "draining", "cached_tokens_total", "group", "ready", "unready_reason")
+    __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error", "draining", "cached_tokens_total", "group", "ready", "unready_reason", "transfer_failures", "leases_expired_total", "quarantined_bytes", "transfer")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -365,6 +427,10 @@ class WorkerStatus(_message.Message):
     GROUP_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     UNREADY_REASON_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LEASES_EXPIRED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     role: Role
     pid: int
     incarnation: bytes
@@ -386,4 +452,16 @@ class WorkerStatus(_message.Message):
     group: str
     ready: bool
     unready_reason: str
-    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ..., draining: bool = ..., cached_tokens_total: _Optional[int] = ..., group: _Optional[str] = ..., ready: bool = ..., unready_reason: _Optional[str] = ...) -> None: ...
+    transfer_failures: _containers.RepeatedCompositeFieldContainer[ReasonCount]
+    leases_expired_total: int
+    quarantined_bytes: int
+    transfer: str
+    def __init__(self, role: _Optional[_Union[Role, str]] = ..., pid: _Optional[int] = ..., incarnation: _Optional[bytes] = ..., slots_used: _Optional[int] = ..., slots: _Optional[int] = ..., pages_used: _Optional[int] = ..., pages: _Optional[int] = ..., running: _Optional[int] = ..., parked: _Optional[int] = ..., prefilled_tokens_total: _Optional[int] = ..., decode_steps_total: _Optional[int] = ..., decoded_tokens_total: _Optional[int] = ..., transfers_total: _Optional[int] = ..., transfer_bytes_total: _Optional[int] = ..., rejections_total: _Optional[int] = ..., integrity_error: _Optional[str] = ..., draining: bool = ..., cached_tokens_total: _Optional[int] = ..., group: _Optional[str] = ..., ready: bool = ..., unready_reason: _Optional[str] = ..., transfer_failures: _Optional[_Iterable[_Union[ReasonCount, _Mapping]]] = ..., leases_expired_total: _Optional[int] = ..., quarantined_bytes: _Optional[int] = ..., transfer: _Optional[str] = ...) -> None: ...
+
+class ReasonCount(_message.Message):
+    __slots__ = ("reason", "count")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    count: int
+    def __init__(self, reason: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,171 @@
+"""A prefill side in a process of its own, with any transfer backend, for tests and soaks.
+
+One JSON object a line over its standard input, one line back. Run as a module it
+is the child; :class:`Sender` is the handle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segue_cloud.kv.backends.base import Reader, Sender, TransferName
+from segue_cloud.kv.backends.nixl import NixlReader, NixlSender
+from segue_cloud.kv.backends.shm import ShmReader, ShmSender
+from segue_cloud.kv.backends.tcp import TcpReader, TcpSecurity
+from segue_cloud.kv.backends.tcp_sender import TcpSender
+from segue_cloud.kv.contiguous import Slot, SlotPool
+from segue_cloud.kv.layout import KvLayout
+from segue_cloud.kv.memory import MemoryFile
+from segue_protocol.wire import private
+
+ROOT = Path(__file__).parents[2]
+LAYOUT = KvLayout(num_layers=3, num_kv_heads=2, head_dim=8, dtype="float32")
+MAX_TOKENS = 1024
+SLOTS = 32
+SECURITY = TcpSecurity("a token that only these processes share")
+
+
+def make_reader(backend: TransferName) -> Reader:
+    return {"shm": ShmReader, "tcp": lambda: TcpReader(SECURITY), "nixl": NixlReader}[backend]()
+
+
+def make_sender(backend: TransferName, memory: MemoryFile) -> Sender:
+    if backend == "shm":
+        return ShmSender()
+    return TcpSender(memory, SECURITY) if backend == "tcp" else NixlSender(memory)
+
+
+def random_cells(layout: KvLayout, tokens: int, seed: int) -> Any:
+    """Cells [layers, 2, tokens, kv_heads, head_dim] that both processes can make."""
+    drawn = np.random.default_rng(seed).standard_normal(layout.shape(tokens))
+    return (drawn * 1000).astype(layout.storage_dtype)
+
+
+class RemoteSender:
+    """Context manager: the child lives inside it and is dead after it."""
+
+    def __init__(
+        self, backend: TransferName, layout: KvLayout = LAYOUT, incarnation: bytes | None = None
+    ) -> None:
+        options = {
+            "backend": backend,
+            "layout": layout.to_wire().SerializeToString().hex(),
+            "incarnation": (incarnation or os.urandom(16)).hex(),
+        }
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tests.contract.kv_senders", json.dumps(options)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> RemoteSender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def ticket(self, tokens: int, seed: int, digest: str = "full") -> private.KvTicket:
+        """A ticket for cells drawn from `seed` (see :func:`random_cells`)."""
+        answer = self.ask(acquire=tokens, seed=seed, digest=digest)
+        return private.KvTicket.FromString(bytes.fromhex(answer))
+
+    def early_ticket(self, tokens: int, seed: int) -> private.KvTicket:
+        return private.KvTicket.FromString(
+            bytes.fromhex(self.ask(acquire=tokens, seed=seed, early=True))
+        )
+
+    def final_ticket(self, slot: int) -> private.KvTicket:
+        return private.KvTicket.FromString(bytes.fromhex(self.ask(final=slot)))
+
+    def layers_done(self, slot: int, layers: int) -> None:
+        self.ask(done=slot, layers=layers)
+
+    def release(self, slot: int) -> None:
+        self.ask(release=slot)
+
+    def damage(self, slot: int) -> None:
+        """Flip one bit of the last layer's last value, after the ticket was made."""
+        self.ask(damage=slot)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self._child.kill()
+        self._child.wait()
+
+    def freeze(self) -> None:
+        self._child.send_signal(signal.SIGSTOP)
+        # Until it has really stopped, it may still answer.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        self._child.send_signal(signal.SIGCONT)
+
+    def ask(self, **command: Any) -> str:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write(json.dumps(command) + "\n")
+        self._child.stdin.flush()
+        answer = self._child.stdout.readline()
+        assert answer, "the sender died"
+        return answer.strip()
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _serve(options: dict[str, str]) -> None:
+    layout = KvLayout.from_wire(private.KvLayout.FromString(bytes.fromhex(options["layout"])))
+    backend: Any = options["backend"]
+    pool = SlotPool(
+        layout,
+        SLOTS,
+        MAX_TOKENS,
+        incarnation=bytes.fromhex(options["incarnation"]),
+        sender=lambda memory: make_sender(backend, memory),
+    )
+    slots: dict[int, Slot] = {}
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(_obey(command, pool, slots), flush=True)
+
+
+def _obey(command: dict[str, Any], pool: SlotPool, slots: dict[int, Slot]) -> str:
+    if "acquire" in command:
+        slot = pool.acquire(command["acquire"])
+        assert slot is not None
+        slots[slot.index] = slot
+        slot.cells[:] = random_cells(pool.layout, slot.tokens, command["seed"])
+        early = command.get("early", False)
+        ticket = slot.early_ticket() if early else slot.ticket(command["digest"])
+        return ticket.SerializeToString().hex()
+    if "final" in command:
+        return slots[command["final"]].ticket("full").SerializeToString().hex()
+    if "release" in command:
+        pool.release(slots.pop(command["release"]))
+    elif "done" in command:
+        slots[command["done"]].layer_done(command["layers"])
+    elif "damage" in command:
+        slots[command["damage"]].cells.view(np.uint8)[-1, -1, -1, -1, -1] ^= 1
+    elif "descriptors" in command:
+        return str(_descriptors())
+    return ""
+
+
+if __name__ == "__main__":
+    _serve(json.loads(sys.argv[1]))
