@@ -53,6 +53,7 @@ class AggregatedGateway(Gateway):
 
     def _stop_prefill(self, call: Call) -> None:
         if call.phase is Phase.PREFILLING:
-            assert call.decoder is not None and isinstance(call.prompt, Prompt)
+            assert call.decoder is not None
+            assert isinstance(call.prompt, Prompt)
             self._decoders[call.decoder].batch.abandon(call.prompt)
             call.slots.add(-1, self._events.now_s)

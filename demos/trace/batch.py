@@ -80,15 +80,6 @@ class BatchInstance:
         """Prompts that are not all prefilled."""
         return len(self._prompts)
 
-    def step_with_s(self, context_tokens: int) -> float:
-        """Seconds of a step with one more sequence of so many tokens."""
-        batch = len(self._running) + 1
-        cost = self._profile.decode_cost(batch)
-        context_tokens += self._context_tokens
-        return (
-            cost.base_s + cost.per_context_token_s * context_tokens + cost.per_request_s * batch
-        )
-
     def join(self, sequence: Decoding) -> None:
         """Decode from the next step on."""
         self._joining.append(sequence)

@@ -15,6 +15,8 @@ from segue_cloud.cluster.ratio import RatioView, balanced_prefill_workers
 # The bisection ends when the load is known to within this.
 PRECISION = 0.04
 MIN_LOAD = 0.1
+# Nothing gives out that is tried up to here: devices hardly need the cloud.
+MAX_LOAD = 50.0
 STEP = 1.3
 # Of what the workers could bear if requests came evenly: where the search begins.
 HEADROOM = 0.7
@@ -103,8 +105,12 @@ class _Search:
         lightest = MIN_LOAD * self._case.cloud.instances
         low = high = max(guess_rps, lightest)
         if self.passes(high, prefill_workers):
+            most = MAX_LOAD * self._case.cloud.instances
             while self.passes(high := low * STEP, prefill_workers):
                 low = high
+                if low > most:
+                    self._failed_by = None
+                    return self._note(low, prefill_workers)
         else:
             while (low := high / STEP) > floor_rps and not self.passes(low, prefill_workers):
                 high = low

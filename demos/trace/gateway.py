@@ -20,7 +20,7 @@ from segue_cloud.cluster.forwarding import order
 from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.cluster.members import Member
 from segue_cloud.engine.reference import ReferenceEngine
-from segue_cloud.tuner.advice import TtftEstimate
+from segue_cloud.tuner.advice import CloudEstimate
 from segue_protocol.wire import private
 
 SLOTS = "prefill slots"
@@ -41,7 +41,7 @@ class Gateway(ABC):
     """Calls wait in line for room, are prefilled, decode, and end."""
 
     def __init__(self, events: Events, case: Case) -> None:
-        self.ttft = TtftEstimate()
+        self.cloud_speed = CloudEstimate()
         self.load = Load()
         self._events = events
         self._case = case
@@ -91,11 +91,6 @@ class Gateway(ABC):
         for member, decoder in self._decoders.items():
             decoder.check_idle()
             assert not member.open_streams
-
-    def step_s(self, context_tokens: int) -> float:
-        """Seconds of a decode step for one more request, at the least loaded instance."""
-        batch = min((each.batch for each in self._decoders.values()), key=lambda each: each.running)
-        return batch.step_with_s(context_tokens)
 
     # ---- the line
 
@@ -181,7 +176,8 @@ class Gateway(ABC):
         self.load.reserved_tokens += call.prompt_tokens + call.granted
         if call.first_token_s is not None:
             waiting_s = call.first_token_s - call.arrived_s - call.prefill_s
-            self.ttft.observe(call.prompt_tokens, waiting_s, call.prefill_s)
+            self.cloud_speed.observe(call.prompt_tokens, waiting_s, call.prefill_s)
+            self.cloud_speed.observe_decode(call.made - 1, call.place_s)
         self._advance()
 
     def _member(self, role: private.Role) -> Member:

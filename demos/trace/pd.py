@@ -101,7 +101,8 @@ class PdGateway(Gateway):
 
     def _slot_freed(self, call: Call) -> None:
         prompt, prefiller = call.prompt, call.prefiller
-        assert prefiller is not None and isinstance(prompt, Prefilling)
+        assert prefiller is not None
+        assert isinstance(prompt, Prefilling)
         prefiller.open_streams -= 1
         call.prefiller = None
         self._hold(call, -1, -prompt.tokens)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from demos.trace.call import Call
 from demos.trace.case import Case
 from demos.trace.events import Alarm, Events
-from demos.trace.gateway import Gateway
-from demos.trace.network import Wire
 from demos.trace.outcome import Outcome, judge
 from demos.trace.requests import Request
 from demos.trace.screen import Screen
@@ -86,7 +84,7 @@ class Phone:
         self._cloud_reply_s = now_s - self.request.at_s
         self._last_cloud_s = now_s
         self._credit = max(self._credit, credit)
-        self._screen.interval_s = max(pace_s, self._screen.interval_s)
+        self._screen.interval_s = pace_s or self._screen.interval_s
         self._wake()
 
     def on_list(self, kept: Sequence[Run]) -> None:

@@ -29,7 +29,9 @@ class Request:
         return random.Random(f"{self.seed} {self.index} {purpose}")
 
 
-def draw_requests(arrivals: Iterable[tuple[float, int, int]], case: Case, seed: int) -> list[Request]:
+def draw_requests(
+    arrivals: Iterable[tuple[float, int, int]], case: Case, seed: int
+) -> list[Request]:
     """Requests of (time in seconds, prompt tokens, output tokens)."""
     rng = random.Random(seed)
     requests = []

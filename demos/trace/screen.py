@@ -48,9 +48,7 @@ class Screen:
                 if device_clock is not None:
                     rate_tps = 1 / (device_clock.token_s or self.interval_s)
                 complete = arrived == total
-                view = PaceView(
-                    arrived - shown, self.interval_s, rate_tps, writes, complete
-                )
+                view = PaceView(arrived - shown, self.interval_s, rate_tps, writes, complete)
                 due_s = self.poll(view, now_s)
                 if due_s <= now_s:
                     shown += 1

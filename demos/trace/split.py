@@ -12,8 +12,9 @@ from demos.trace.gateway import Gateway
 from demos.trace.network import Wire
 from demos.trace.phone import Done, Phone
 from demos.trace.requests import Request
+from segue_cloud.tuner.advice import advise
 from segue_device.kept_ranges import Run
-from segue_protocol.tuning import CloudSpeed, Network, Place, Targets, TuningView, decide
+from segue_protocol.tuning import Network, Targets
 
 # The refiner keeps whole chunks; the beginning and the last window are always kept.
 CHUNK_TOKENS, FIRST_TOKENS, WINDOW_TOKENS = 32, 4, 32
@@ -22,7 +23,7 @@ QualityTable = tuple[tuple[float, float], ...]
 
 
 class SplitPhone(Phone):
-    """The cloud begins, the device takes over. The tuner decides how; see :func:`view_of`."""
+    """The cloud begins, the device takes over. The gateway advises how."""
 
     def __init__(
         self,
@@ -49,19 +50,26 @@ class SplitPhone(Phone):
     # ---- at the gateway
 
     def _arrived(self) -> None:
-        decision = decide(
-            view_of(self._case, self.request, self._gateway, self._cached_tokens, self._quality)
+        case, prompt_tokens = self._case, self.request.prompt_tokens
+        advice = advise(
+            case.device.profile,
+            self._gateway.cloud_speed.speed(prompt_tokens),
+            prompt_tokens=prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            max_tokens=case.max_tokens,
+            network=learnt_network(case, self.request),
+            targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
+            quality=self._quality,
         )
-        self._keep_ratio = decision.keep_ratio
-        whole = decision.place is Place.CLOUD
-        credit = self._case.max_tokens if whole else max(1, decision.first_credit)
-        self._down.send(lambda: self.on_started(credit, decision.pace_s))
+        self._keep_ratio = advice.keep_ratio
+        credit = max(1, advice.cloud_tokens)
+        self._down.send(lambda: self.on_started(credit, advice.pace_s))
         self.call = Call(
             peer=self,
-            prompt_tokens=self.request.prompt_tokens,
+            prompt_tokens=prompt_tokens,
             output_tokens=self.request.output_tokens,
             credit=credit,
-            wants_list=decision.keep_ratio < 1,
+            wants_list=advice.keep_ratio < 1,
         )
         self._gateway.submit(self.call)
 
@@ -145,33 +153,12 @@ def upload_s(case: Case, request: Request) -> float:
     return request.prompt_tokens * network.bytes_per_token / network.uplink_bytes_per_s
 
 
-def view_of(
-    case: Case, request: Request, gateway: Gateway, cached_tokens: int, quality: QualityTable
-) -> TuningView:
-    """What the gateway knows of a request that has arrived."""
-    prompt_tokens = request.prompt_tokens
-    ttft_s = gateway.ttft.seconds(prompt_tokens)
-    prefill_s = case.cloud_profile.prefill_s([prompt_tokens])
-    return TuningView(
-        device=case.device.profile,
-        cloud=CloudSpeed(
-            ttft_s=ttft_s,
-            decode_s=gateway.step_s(prompt_tokens),
-            prefill_s=prefill_s,
-            list_s=max(0.0, ttft_s - (1 - case.cloud.list_share) * prefill_s),
-        ),
-        prompt_tokens=prompt_tokens,
-        cached_tokens=cached_tokens,
-        max_tokens=case.max_tokens,
-        network=Network(
-            added_s=case.network.rtt_s + 2 * case.network.jitter_s + upload_s(case, request),
-            deviation_s=math.sqrt(2) * case.network.jitter_s,
-        ),
-        targets=Targets(
-            ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor
-        ),
-        quality=quality,
-        may_be_alone=False,
+def learnt_network(case: Case, request: Request) -> Network:
+    """What a device that has asked before knows of its network."""
+    network = case.network
+    return Network(
+        added_s=network.rtt_s + 2 * network.jitter_s + upload_s(case, request),
+        deviation_s=math.sqrt(2) * network.jitter_s,
     )
 
 

@@ -57,9 +57,7 @@ class WholeAnswer:
     def _end(self, *, refused: bool) -> None:
         screen = Screen(DEFAULT_PACE_S)
         if self._received_s:
-            screen.show_rest(
-                self._received_s, self._received_s[0], arrived=1, device_clock=None
-            )
+            screen.show_rest(self._received_s, self._received_s[0], arrived=1, device_clock=None)
         self._done(
             judge(
                 self._request,
