@@ -43,8 +43,8 @@ def capacity(
 
     None where the policy needs no cloud: then there is nothing to be counted.
     """
-    cloud = replace(case.cloud, instances=case.cloud.search_instances)
-    case = replace(case, cloud=cloud)
+    case = searched(case)
+    cloud = case.cloud
     if policy.cloud is Cloud.NONE:
         found = replay(policy, case, requests, progress=progress)
         return Capacity(None, None, binding(found.outcomes, case.targets))
@@ -59,6 +59,11 @@ def capacity(
             workers += step
             best = search.highest_load(best * BETTER, workers, floor_rps=best * BETTER)
     return search.capacity(best, workers)
+
+
+def searched(case: Case) -> Case:
+    """The case with as many instances as the search has."""
+    return replace(case, cloud=replace(case.cloud, instances=case.cloud.search_instances))
 
 
 class _Search:

@@ -129,7 +129,8 @@ class Gateway(ABC):
 
     def _refuse_late(self, call: Call) -> None:
         if call.phase is not Phase.OVER and call.first_token_s is None:
-            self._count_wait(call)
+            if call.place is not None:
+                self._count_wait(call)
             self.end(call)
             call.peer.refused()
 

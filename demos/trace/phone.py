@@ -240,7 +240,7 @@ class Phone:
         through = next_credit(
             CreditView(
                 credit_through=self._credit,
-                max_tokens=self._case.max_tokens,
+                max_tokens=self.request.max_tokens,
                 shown_tokens=self._screen.shown,
                 show_interval_s=self._screen.interval_s,
                 ready_in_s=self._ready_in_s,

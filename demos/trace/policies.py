@@ -93,7 +93,7 @@ def meets_ttft_alone(case: Case, request: Request, cached_tokens: int) -> bool:
         cloud=CloudSpeed(ttft_s=0.0, decode_s=0.0),
         prompt_tokens=request.prompt_tokens,
         cached_tokens=cached_tokens,
-        max_tokens=case.max_tokens,
+        max_tokens=request.max_tokens,
         targets=Targets(ttft_s=case.targets.ttft_s),
     )
     return decide(view).place is Place.DEVICE

@@ -18,6 +18,7 @@ class Request:
     prompt_tokens: int
     # The answer's true length, which nobody knows before its end.
     output_tokens: int
+    max_tokens: int
     # Leading prompt tokens that the device holds from an earlier turn.
     cached_tokens: int
     # True speed of the device during this answer over that of its profile.
@@ -46,6 +47,7 @@ def draw_requests(
                 at_s=at_s,
                 prompt_tokens=prompt_tokens,
                 output_tokens=min(output_tokens, case.max_tokens),
+                max_tokens=case.max_tokens,
                 cached_tokens=cached,
                 speed=speed,
                 seed=seed,

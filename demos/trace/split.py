@@ -56,7 +56,7 @@ class SplitPhone(Phone):
             self._gateway.cloud_speed.speed(prompt_tokens),
             prompt_tokens=prompt_tokens,
             cached_tokens=self._cached_tokens,
-            max_tokens=case.max_tokens,
+            max_tokens=self.request.max_tokens,
             network=learnt_network(case, self.request),
             targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
             quality=self._quality,
