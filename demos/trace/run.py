@@ -46,9 +46,11 @@ class Job:
                 progress(answers - done)
                 done = answers
 
+        began_s = time.process_time()
         found = replay(policy, self.case, requests, progress=count)
         row = figures(found.outcomes, self.case)
         row["oracle_tokens"] = oracle_tokens(found.outcomes)
+        row["cpu_s"] = time.process_time() - began_s
         if self.search:
             sample = requests[: self.search]
             row |= asdict(capacity(policy, self.case, sample))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import replay, validation
+from benchmarks import replay as benchmark
+from benchmarks import validation
 from benchmarks.replay import ROW, claims, table, workload
 from demos.trace.capacity import capacity, searched
 from demos.trace.case import Case
 from demos.trace.figures import attainment
 from demos.trace.plots import PLOTS, save_plots
 from demos.trace.policies import POLICIES
-from demos.trace.replay import replay as run
+from demos.trace.replay import replay
 from demos.trace.requests import draw_requests
 from demos.trace.run import Job, run_all
 
@@ -24,7 +26,7 @@ NOWHERE = Path("no-such-directory")
 
 def test_the_report_of_the_replay(tmp_path: Path) -> None:
     case = Case.load()
-    report = replay.measure(
+    report = benchmark.measure(
         case, NOWHERE, requests=40, search=0, limit_requests=12, processes=1, seed=1
     )
     json.dumps(report, allow_nan=False)
@@ -79,6 +81,8 @@ def test_processes_change_nothing() -> None:
     told: list[tuple[int, int, int]] = []
     here, _ = run_all(jobs, processes=1, progress=lambda *each: told.append(each))
     there, _ = run_all(jobs, processes=2, progress=lambda *each: told.append(each))
+    for row in (*here, *there):
+        assert row.pop("cpu_s") > 0
     assert here == there
     assert told[-1] == (40, 2, 2)
 
@@ -86,8 +90,8 @@ def test_processes_change_nothing() -> None:
 @pytest.mark.parametrize("name", ["cloud_aggregated", "split"])
 def test_the_capacity_found_is_one_that_is_borne(name: str) -> None:
     case = Case.load()
-    arrivals, _ = workload(NOWHERE, case.trace, 120, seed=1)
-    requests = draw_requests(arrivals, case, seed=1)
+    case = replace(case, cloud=replace(case.cloud, search_instances=2))
+    requests = draw_requests([(place / 5, 1200, 40) for place in range(150)], case, seed=1)
     found = capacity(POLICIES[name], case, requests)
     assert found.rps_per_instance is not None
     assert found.rps_per_instance > 0
@@ -95,9 +99,9 @@ def test_the_capacity_found_is_one_that_is_borne(name: str) -> None:
     case = searched(case)
     load = found.rps_per_instance * case.cloud.instances * requests[-1].at_s / len(requests)
     workers = found.prefill_workers
-    borne = run(POLICIES[name], case, requests, prefill_workers=workers, load=load)
+    borne = replay(POLICIES[name], case, requests, prefill_workers=workers, load=load)
     assert attainment(borne.outcomes, case.targets) >= case.targets.attainment
-    beyond = run(POLICIES[name], case, requests, prefill_workers=workers, load=3 * load)
+    beyond = replay(POLICIES[name], case, requests, prefill_workers=workers, load=3 * load)
     assert attainment(beyond.outcomes, case.targets) < case.targets.attainment
 
 
