@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -16,11 +16,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from demos.chat.app import build_app
+from demos.chat.browser_device import BrowserDevice
 from demos.chat.conversations import Conversations
 from demos.chat.device import Device
 from demos.chat.network import EmulatedNetwork
 from demos.chat.settings import Settings
-from demos.cluster import running_cluster
+from demos.cluster import Cluster, running_cluster
 from demos.split.runs import load_prompts
 from segue_device import Mode
 from segue_device.convert import convert_to_onnx
@@ -36,15 +37,17 @@ CLUSTER_FLAGS = ("--prefix-cache-bytes", "0")
 
 
 @asynccontextmanager
-async def opened_app(model: Path, prompts: Path, cloud: str) -> AsyncIterator[Starlette]:
-    """The application over two devices and the cloud at `cloud`."""
-    network = EmulatedNetwork(GrpcTransport(cloud), Settings().rtt_ms / 1e3)
+async def opened_app(
+    model: Path, prompts: Path, cluster: Cluster, browser: BrowserDevice
+) -> AsyncIterator[Starlette]:
+    """The application over two devices of this computer, the browser, and a cloud."""
+    network = EmulatedNetwork(GrpcTransport(cluster.address), Settings().rtt_ms / 1e3)
     devices = Device(model, network), Device(model, network)
     try:
         await warm_up(devices)
         async with anyio.create_task_group() as tasks:
             offered = load_prompts(prompts)
-            yield build_app(Conversations(tasks, *devices, offered), network, offered)
+            yield build_app(Conversations(tasks, *devices, offered), network, offered, browser)
             tasks.cancel_scope.cancel()
     finally:
         for device in devices:
@@ -61,9 +64,9 @@ async def warm_up(devices: Sequence[Device]) -> None:
             await answer.final()
 
 
-async def serve(model: Path, prompts: Path, cloud: str, listener: socket.socket) -> None:
+async def serve(opened: AbstractAsyncContextManager[Starlette], listener: socket.socket) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
-    async with opened_app(model, prompts, cloud) as app:
+    async with opened as app:
         config = uvicorn.Config(
             app,
             http="h11",
@@ -104,14 +107,21 @@ def main() -> int:
     parser.add_argument("--prompts", type=Path, default=ROOT / "demos/model/demo_prompts.json")
     parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one")
     options = parser.parse_args()
-    device_model = convert_to_onnx(options.model, ROOT / "models" / f"{options.model.name}-onnx")
+    name = options.model.name
+    device_model = convert_to_onnx(options.model, ROOT / "models" / f"{name}-onnx")
     try:
         listener = socket.create_server(("127.0.0.1", options.port))
     except OSError as error:
         print(f"cannot listen on port {options.port}: {error}; try --port 0", file=sys.stderr)
         return 1
-    with listener, running_cluster(options.model, *CLUSTER_FLAGS) as cluster:
-        asyncio.run(serve(device_model, options.prompts, cluster.address, listener))
+    port = listener.getsockname()[1]
+    # The page itself may be a device of the cloud; no other page may.
+    origins = f"http://127.0.0.1:{port},http://localhost:{port}"
+    flags = (*CLUSTER_FLAGS, "--websocket-origins", origins)
+    with listener, running_cluster(options.model, *flags) as cluster:
+        browser = BrowserDevice(ROOT / "models" / f"{name}-gguf", cluster.websocket_url)
+        opened = opened_app(device_model, options.prompts, cluster, browser)
+        asyncio.run(serve(opened, listener))
     return 0
 
 

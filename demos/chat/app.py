@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from demos.chat.browser_device import BrowserDevice
 from demos.chat.conversations import WAYS, Conversations
 from demos.chat.headers import PageHeaders
 from demos.chat.network import EmulatedNetwork
@@ -29,10 +30,14 @@ MAX_BODY_BYTES = 256 * 1024
 
 
 def build_app(
-    conversations: Conversations, network: EmulatedNetwork, prompts: Sequence[Prompt]
+    conversations: Conversations,
+    network: EmulatedNetwork,
+    prompts: Sequence[Prompt],
+    browser: BrowserDevice,
 ) -> Starlette:
-    """An ASGI application; `prompts` are offered on the page."""
-    api = _Api(conversations, network, prompts)
+    """An ASGI application; `prompts` are offered on the page, which can be a device itself."""
+    api = _Api(conversations, network, prompts, browser)
+    can_be_device = browser.why_not() is None
     return Starlette(
         routes=[
             Route("/api/setup", api.setup),
@@ -43,9 +48,13 @@ def build_app(
             Route("/api/answers/{name}/events", api.events),
             Route("/api/answers/{name}/stop", api.stop, methods=["POST"]),
             Route("/api/network", api.set_network, methods=["POST"]),
+            *(browser.routes() if can_be_device else ()),
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
-        middleware=[Middleware(PageHeaders), Middleware(SiteGuard, hosts=(), origins=())],
+        middleware=[
+            Middleware(PageHeaders, policy=browser.policy if can_be_device else {}),
+            Middleware(SiteGuard, hosts=(), origins=()),
+        ],
         exception_handlers={SegueError: _on_segue_error},
     )
 
@@ -54,11 +63,16 @@ class _Api:
     """The endpoints. JSON in, JSON out; events one a line."""
 
     def __init__(
-        self, conversations: Conversations, network: EmulatedNetwork, prompts: Sequence[Prompt]
+        self,
+        conversations: Conversations,
+        network: EmulatedNetwork,
+        prompts: Sequence[Prompt],
+        browser: BrowserDevice,
     ) -> None:
         self._conversations = conversations
         self._network = network
         self._prompts = prompts
+        self._browser = browser
 
     async def setup(self, request: Request) -> Response:
         """What the page's controls offer."""
@@ -70,9 +84,14 @@ class _Api:
                 "maxRttMs": MAX_RTT_MS,
                 "maxAnswerTokens": MAX_ANSWER_TOKENS,
                 "prompts": [
-                    {"name": each.name, "text": each.messages[-1]["content"]}
+                    {
+                        "name": each.name,
+                        "text": each.messages[-1]["content"],
+                        "seed": each.sampling.seed,
+                    }
                     for each in self._prompts
                 ],
+                "browser": {"cloud": self._browser.cloud, "whyNot": self._browser.why_not()},
                 "networkCut": self._network.is_cut,
             }
         )

@@ -42,7 +42,11 @@ class Device:
             model=dataclasses.replace(self._model, profile=settings.profile),
             reuse_kv=reuse_kv,
         )
-        return client.stream(mode=settings.mode, max_tokens=settings.max_tokens, **request)
+        # Only a split answer has somebody to choose, and somebody to read less.
+        keep_ratio = settings.keep_ratio if settings.mode is Mode.SPLIT else None
+        return client.stream(
+            mode=settings.mode, max_tokens=settings.max_tokens, keep_ratio=keep_ratio, **request
+        )
 
     @contextmanager
     def held_by(self, stream: AnswerStream) -> Iterator[None]:

@@ -56,6 +56,7 @@ def _result_json(result: Result) -> dict[str, Any]:
             "takeoverGapS": timings.takeover_gap_s,
         },
         "cloud": _cloud_json(result.cloud),
+        "explanation": result.explanation,
     }
 
 

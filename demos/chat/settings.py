@@ -59,6 +59,8 @@ class Settings:
     device: str = _PHONE.name
     rtt_ms: int = round(_PHONE.network_rtt_s * 1e3)
     max_tokens: int = 160
+    # The share of the prompt that the device reads, by the cloud's choice; 1 is all of it.
+    keep_ratio: float = 1.0
 
     @classmethod
     def parse(cls, values: object) -> Settings:
@@ -75,6 +77,11 @@ class Settings:
             )
         _require_within("rtt_ms", settings.rtt_ms, 0, MAX_RTT_MS)
         _require_within("max_tokens", settings.max_tokens, 1, MAX_ANSWER_TOKENS)
+        if type(settings.keep_ratio) not in (int, float) or not 0 < settings.keep_ratio <= 1:
+            raise InvalidRequest(
+                f"keep_ratio is {settings.keep_ratio!r}, expected a share above 0 and up to 1",
+                param="keep_ratio",
+            )
         return settings
 
     @property

@@ -32,6 +32,7 @@ class ChatPage:
         context.set_default_timeout(DEADLINE_MS)
         tab = cls(context, context.new_page())
         context.on("request", lambda request: tab.requests.append(request.url))
+        tab.page.on("websocket", lambda socket: tab.requests.append(socket.url))
         tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
         tab.page.on("console", tab._hear)
         tab.page.goto(url)

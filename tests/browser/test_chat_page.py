@@ -65,7 +65,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
     for tab, url in opened:
         tab.context.close()
         assert tab.requests
-        assert [each for each in tab.requests if not each.startswith(url)] == []
+        # Its server, what the page makes itself, and the cloud that the server started.
+        own = (url, f"blob:{url}", "ws://127.0.0.1:")
+        assert [each for each in tab.requests if not each.startswith(own)] == []
         assert tab.complaints == []
 
 
@@ -161,6 +163,25 @@ def test_a_reload_loses_nothing(tab: ChatPage) -> None:
     assert tab.page.input_value("#device") == "phone-250", "settings survive too"
     finished(tab.ask("And then?"))
     assert "kept" in figure(tab.answers.nth(1), "Prompt"), "the conversation goes on"
+
+
+def test_the_browser_is_the_device(tab: ChatPage) -> None:
+    tab.page.select_option("#where", "browser")
+    expect(tab.page.locator("#where-hint")).to_contain_text("Real: this browser")
+    expect(tab.page.locator("#device")).to_be_disabled()
+    tab.page.fill("#max_tokens", "100")
+    answer = finished(tab.ask_offered(SHORT))
+    cloud, device = made(answer)
+    assert device > 0
+    assert cloud + device == 100
+    text = answer.locator(".text").inner_text()
+    tab.page.reload()
+    tab.wait_until_ready()
+    assert finished(answer).locator(".text").inner_text() == text
+    tab.page.click("#cut")
+    expect(tab.page.locator("#cut")).to_have_attribute("aria-pressed", "true")
+    tab.page.fill("#max_tokens", "20")
+    assert made(finished(tab.ask("And then?")))[1] > 0, "without a cloud it goes on alone"
 
 
 def test_three_ways(tab: ChatPage) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from segue_device import Sampling
+from segue_device.pull.listing import LISTING_NAME, Entry, format_listing
 from segue_protocol.reference import STOP_ID
 from tests.browser.site import SDK
 from tests.contract.transports import PROMPT, rig
 from tests.harness import reference_answer
+from tests.web_server import Offer, web_server
 
 # Two dozen answers of real time.
 DEADLINE_S = 90.0
@@ -80,8 +85,9 @@ async def _node(name: str, environment: dict[str, str]) -> None:
     assert process.returncode == 0, output.decode()
 
 
-def test_pure_parts_agree_with_python() -> None:
-    asyncio.run(_node("vectors.test.js", {}))
+@pytest.mark.parametrize("name", ["vectors.test.js", "parts.test.js"])
+def test_pure_parts(name: str) -> None:
+    asyncio.run(_node(name, {}))
 
 
 def test_client_and_gateway(tmp_path: Path) -> None:
@@ -98,3 +104,26 @@ def test_client_and_gateway(tmp_path: Path) -> None:
             await asyncio.wait_for(_node("client.test.js", environment), DEADLINE_S)
 
     asyncio.run(main())
+
+
+def test_model_store() -> None:
+    content = bytes(range(250)) * 1200
+    digest = hashlib.sha256(content).hexdigest()
+    listing = format_listing((Entry("model", len(content), digest),))
+    offers = {
+        "good": Offer(content),
+        "broken": Offer(content, cuts=[100_000, 50_000]),
+        "whole": Offer(content, cuts=[100_000], takes_ranges=False),
+        "hopeless": Offer(content, cuts=[1000] * 5),
+        "other": Offer(content[::-1]),
+        "longer": Offer(content + b"."),
+        "odd": Offer(content),
+    }
+    with web_server() as web:
+        for place, offer in offers.items():
+            web.offers[f"/{place}/{LISTING_NAME}"] = Offer(listing)
+            web.offers[f"/{place}/model"] = offer
+        web.offers[f"/odd/{LISTING_NAME}"] = Offer(b'{"format": 2}')
+        asyncio.run(_node("modelStore.test.js", {"SEGUE_TEST_SITE": web.url}))
+        ranges = [wanted for path, wanted, _ in web.asked if path == "/broken/model"]
+    assert ranges == [None, "bytes=100000-", "bytes=150000-"]

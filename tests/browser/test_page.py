@@ -8,13 +8,13 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page
 
+from demos.browser import running_browser
 from demos.cluster import Cluster, running_cluster
 from demos.split.runs import load_prompts
 from segue_device.engines import Cancel, DeviceEngine, load_engine
@@ -23,7 +23,6 @@ from segue_protocol.identity import ModelIdentity, exactness_level
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.wire import public
-from tests.browser.chromium import chromium
 from tests.browser.site import gguf_model, site
 from tests.processes import TINY, is_idle, wait_for
 
@@ -67,7 +66,7 @@ def cluster(origin: str) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def tab(origin: str, cluster: Cluster) -> Iterator[Tab]:
     """Loaded and connected; the policy of the page must not have stopped anything."""
-    with chromium() as browser:
+    with running_browser() as browser:
         page = browser.new_page()
         page.set_default_timeout(LOAD_TIMEOUT_MS)
         tab = Tab(page)
@@ -141,8 +140,10 @@ def test_the_browser_claims_level_2(tab: Tab, llama_cpp: DeviceEngine) -> None:
     assert exactness_level(identity, llama_cpp.identity) == 2
     tokenizer = ChatTokenizer.from_directory(gguf_model())
     for content in (PROMPT.messages[0]["content"], " <|eos|> 12  héllo\n\n\t🎶 don't"):
-        system = {"role": "system", "content": "Be brief."}
-        messages = [system, {"role": "user", "content": content}]
+        messages = [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": content},
+        ]
         assert tab.call("encodeChat", messages) == tokenizer.encode_chat(messages)
 
 
@@ -200,25 +201,17 @@ def test_a_page_loaded_again_goes_on(tab: Tab, cluster: Cluster, llama_cpp: Devi
 
 
 def test_the_gateway_dies_after_the_takeover(
-    tab: Tab, origin: str, llama_cpp: DeviceEngine
+    tab: Tab, cluster: Cluster, llama_cpp: DeviceEngine
 ) -> None:
-    with running_cluster(Path(TINY), "--websocket-origins", origin) as doomed:
-        tab.call("connect", doomed.websocket_url)
-        tab.call("start", asked(PROMPT.sampling, creditThrough=4))
-        tab.call("seen", "takeover")
-        doomed.process.send_signal(signal.SIGKILL)
-        outcome = tab.call("finish")
-    result = whole(outcome)
+    """The last test of this module: starting another cluster would take longer than all of it."""
+    tab.call("start", asked(PROMPT.sampling, creditThrough=4))
+    tab.call("seen", "takeover")
+    cluster.process.send_signal(signal.SIGKILL)
+    assert cluster.process.wait() == -signal.SIGKILL
+    result = whole(tab.call("finish"))
     assert result["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
     assert result["takeoverIndex"] == 4
-
-
-def test_a_page_from_elsewhere_is_refused(tab: Tab, llama_cpp: DeviceEngine) -> None:
-    """A cloud that does not know this page's origin: the device answers alone."""
-    with running_cluster(TINY) as stranger:
-        tab.call("connect", stranger.websocket_url)
-        tab.call("start", asked(PROMPT.sampling))
-        outcome = tab.call("finish")
-    assert whole(outcome)["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
-    assert "fallback" in types(outcome)
-    assert "started" not in types(outcome)
+    tab.call("start", asked(PROMPT.sampling))
+    outcome = tab.call("finish")
+    assert whole(outcome)["tokenIds"] == result["tokenIds"]
+    assert "started" not in types(outcome), "no cloud, and still an answer"

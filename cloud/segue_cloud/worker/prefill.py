@@ -272,6 +272,7 @@ class PrefillWorker:
         chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
         with suppress(Cancelled):
             await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)
+        await refining.refined
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""

@@ -18,8 +18,8 @@ export class Chat {
   #inSight = null; // the turn that is kept in sight while it grows
   #growth = new ResizeObserver(() => this.#inSight?.scrollIntoView({ block: "nearest" }));
 
-  constructor({ device, spoken, settings, describe }) {
-    Object.assign(this, { device, spoken, settings, describe });
+  constructor({ spoken, settings, describe }) {
+    Object.assign(this, { spoken, settings, describe });
     document.querySelector("#composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#ask();
@@ -36,10 +36,13 @@ export class Chat {
     }
   }
 
-  /** Show a conversation, whose last answer may still be running. */
-  show(turns) {
+  /** Show a device's conversation, whose last answer may still be running. */
+  async show(device) {
+    const turns = await device.turns();
+    this.device = device;
     this.#turns.replaceChildren();
     this.#count = 0;
+    this.#setRunning(null);
     this.#empty.hidden = turns.length > 0;
     for (const turn of turns) this.#add(turn);
   }
@@ -68,7 +71,7 @@ export class Chat {
       spoken: this.spoken,
     });
     const turn = h("section", { class: "turn", "aria-label": `Turn ${this.#count}` }, question(text, this.#count));
-    turn.append(shown.element, h("p", { class: "how made" }, this.describe(settings)));
+    turn.append(shown.element, h("p", { class: "how made" }, this.describe(settings, this.device)));
     this.#turns.append(turn);
     this.#growth.observe(turn);
     this.#setRunning(answer);

@@ -75,6 +75,9 @@ function sameText(done) {
   if (done.length < 3 || done.some((each) => each.story.result.finishReason === "cancelled")) {
     return "Not all of them ran to their end.";
   }
+  if (done.some((each) => each.story.refinement)) {
+    return "The device read only part of the prompt: no same tokens are claimed.";
+  }
   return others.every((ids) => ids === first)
     ? "All three made the same tokens: same weights, same seed, different machines."
     : "They did not make the same tokens: at some place two tokens were nearly as likely as each other.";

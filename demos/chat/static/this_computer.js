@@ -1,7 +1,7 @@
 // "This computer" as the device: the Python SDK in the demo's server makes the answers.
 //
-// A device of this page has `turns()`, `ask(text, settings)`, `stop(answer)` and
-// `events(answer)`; the last is an async iterator of events from the answer's first one
+// A device of this page has `turns()`, `begin()`, `ask(text, settings)`, `stop(answer)`,
+// `networkCut`, `setNetworkCut(cut)`, `label` and `events(answer)`; the last is an async iterator of events from the answer's first one
 // on, whatever happened in between. Their types are the Python SDK's: started, token,
 // refinement, prefill_progress, takeover, reconnecting, resumed, fallback, warning, done;
 // `progress` and `error` are the demo's own.
@@ -14,6 +14,11 @@ const TRIES = 20;
 
 export class ThisComputer {
   #conversation = sessionStorage.getItem(KEY);
+  label = null; // what the settings emulate
+
+  constructor({ networkCut }) {
+    this.networkCut = networkCut;
+  }
 
   /** The conversation so far: [{text, settings, answer}]. Begins one if there is none. */
   async turns() {
@@ -49,7 +54,7 @@ export class ThisComputer {
   }
 
   async setNetworkCut(cut) {
-    return (await post("/api/network", { cut })).networkCut;
+    this.networkCut = (await post("/api/network", { cut })).networkCut;
   }
 
   async *events(answer) {

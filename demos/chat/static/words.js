@@ -97,6 +97,7 @@ export function figures(result) {
   } else if (usage.deviceTokens) {
     rows.push(["Cloud slot time saved", usage.cloudTokens ? "not known" : "all of it", savedNothingWhy(result)]);
   }
+  if (result.explanation) rows.push(["Cloud’s advice", "as told below", result.explanation]);
   return rows;
 }
 
