@@ -88,6 +88,9 @@ class RemoteSender:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._child.kill()
         self._child.communicate()
 
@@ -180,6 +183,8 @@ def _obey(command: dict[str, Any], pool: SlotPool, slots: dict[int, Slot]) -> st
         early = command.get("early", False)
         ticket = slot.early_ticket() if early else slot.ticket(command["digest"])
         return ticket.SerializeToString().hex()
+    if "used" in command:
+        return str(pool.used)
     if "cpu" in command:
         return str(time.process_time())
     if "final" in command:

@@ -64,7 +64,7 @@ class Size:
     """Of the measurement: requests at each rate, their lengths, and bisections."""
 
     lengths: Sequence[Length]
-    requests: int = 80
+    requests: int = 60
     steps: int = 3
     seed: int = 1
 

@@ -6,6 +6,7 @@ import csv
 import math
 import random
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 # Log-normal, through the median and the 90th percentile of the Azure LLM inference trace 2023,
@@ -86,3 +87,28 @@ def requests_at(lengths: list[Length], rate_rps: float, count: int, seed: int) -
 def _log_normal(rng: random.Random, median: float, p90: float) -> int:
     sigma = math.log(p90 / median) / _P90_SIGMAS
     return max(1, round(rng.lognormvariate(math.log(median), sigma)))
+
+
+def read_arrivals(path: Path) -> list[Arrival]:
+    """A CSV as for :func:`read_trace`, at its own times from 0 on; rows without tokens left out."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    arrivals = []
+    # Seven fractional digits are one more than a time holds.
+    began = datetime.fromisoformat(rows[0]["TIMESTAMP"][:26])
+    for row in rows:
+        at = datetime.fromisoformat(row["TIMESTAMP"][:26])
+        length = Length(int(row["ContextTokens"]), int(row["GeneratedTokens"]))
+        if length.prompt and length.output:
+            arrivals.append(Arrival((at - began).total_seconds(), length))
+    return arrivals
+
+
+def repeated(arrivals: list[Arrival], count: int) -> list[Arrival]:
+    """The first `count`, beginning again where there are no more."""
+    span_s = arrivals[-1].at_s + arrivals[-1].at_s / len(arrivals)
+    return [
+        Arrival(arrivals[place % len(arrivals)].at_s + place // len(arrivals) * span_s, length)
+        for place in range(count)
+        for length in [arrivals[place % len(arrivals)].length]
+    ]

@@ -7,7 +7,7 @@ import { InvalidRequest, Unsupported, requireKnown } from "./errors.js";
 import { Generation } from "./generation.js";
 import { plan } from "./modes.js";
 import { pacingOf } from "./pacing.js";
-import { requireFit } from "./request.js";
+import { checkedKeepRatio, requireFit } from "./request.js";
 import { randomSeed, samplingOf } from "./samplingOptions.js";
 import { readSnapshot } from "./snapshot.js";
 import { TextStream } from "./textStream.js";
@@ -52,13 +52,14 @@ const CLIENT_OPTIONS = [
  * @property {Partial<import("./pacing.js").Pacing>} [pacing]
  * @property {Partial<import("./budgets.js").Budgets>} [budgets]
  * @property {boolean} [logprobs]
+ * @property {number} [keepRatio] of the prompt; below 1 only without an engine
  * @property {string} [model] the cloud's
  * @property {string} [label]
  */
 
 const ANSWER_OPTIONS = [
   "messages", "prompt", "promptTokenIds", "maxTokens", "sampling", "mode", "creditThrough",
-  "pacing", "budgets", "logprobs", "model", "label",
+  "pacing", "budgets", "logprobs", "keepRatio", "model", "label",
 ];
 
 /** Opens answers. */
@@ -159,6 +160,7 @@ export class Client {
       saved,
     };
     const sampling = this.#sampling(options.sampling ?? {}, engine);
+    const keepRatio = checkedKeepRatio(options.keepRatio, engine !== null);
     const budgets = budgetsOf({ ...this.#defaults.budgets, ...options.budgets });
     if (this.#hasAllHereWithout(saved)) parts.transport = null;
     if (engine !== null) this.#takeEngine();
@@ -175,6 +177,7 @@ export class Client {
         sampling,
         maxTokens,
         creditThrough: oneSide ? maxTokens : (options.creditThrough ?? null),
+        keepRatio,
         model: options.model ?? "",
         label: options.label ?? this.#defaults.label,
         logprobs: options.logprobs ?? false,

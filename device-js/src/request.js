@@ -1,6 +1,6 @@
 /** What one answer is asked for, in the device's own terms. */
 
-import { ContextTooLong, InvalidRequest } from "./errors.js";
+import { ContextTooLong, InvalidRequest, Unsupported } from "./errors.js";
 import { identityToWire } from "./identity.js";
 import { samplingToWire } from "./samplingOptions.js";
 
@@ -17,6 +17,7 @@ const PROTOCOL = { major: 1, minor: 0, features: ["credit", "takeover", "resume"
  * @property {import("./samplingOptions.js").Sampling} sampling
  * @property {number} maxTokens
  * @property {number | null} creditThrough null: the cloud's advice, extended by this device
+ * @property {number | null} keepRatio share of the prompt to be told to keep; 1: no refinement
  * @property {string} model the cloud's; empty takes its only one
  * @property {string} label
  * @property {boolean} logprobs
@@ -65,6 +66,7 @@ export function startMessage(request, outputPrefix, creditThrough) {
     if (request.text !== null) start.promptText = request.text;
     else start.messages = { messages: request.messages };
   }
+  if (request.keepRatio !== null) start.keepRatio = request.keepRatio;
   if (profile !== null) start.profile = { ...profile };
   if (request.creditThrough !== null || creditThrough > 1) {
     start.credit = { through: Math.max(request.creditThrough ?? 1, creditThrough) };
@@ -98,4 +100,27 @@ export function requireFit(maxTokens, promptTokens, contextTokens) {
     );
   }
   return wanted;
+}
+
+/**
+ * What to ask the cloud for: engines of this SDK leave no position out, so with one it is all.
+ * @param {number | undefined} keepRatio
+ * @param {boolean} hasEngine whether one takes part in the answer
+ * @returns {number | null}
+ */
+export function checkedKeepRatio(keepRatio, hasEngine) {
+  if (keepRatio !== undefined && !(keepRatio > 0 && keepRatio <= 1)) {
+    throw new InvalidRequest(
+      `keepRatio is ${keepRatio}, expected a share above 0 and up to 1`,
+      { param: "keepRatio" },
+    );
+  }
+  if (!hasEngine) return keepRatio ?? null;
+  if (keepRatio !== undefined && keepRatio !== 1) {
+    throw new Unsupported(
+      "this engine takes a prompt only without gaps; leave keepRatio out",
+      { reason: "POSITIONS_COMPACT", param: "keepRatio" },
+    );
+  }
+  return 1;
 }

@@ -43,7 +43,7 @@ test("the device takes over where the credit ends, and says so in order", async 
 });
 
 test("a device that is slower than its profile asks for more in time", async () => {
-  const slow = { chunkTokens: 16, work: (tokens) => tokens > 1 && sleep(250) };
+  const slow = { chunkTokens: 16, work: (tokens) => sleep(tokens > 1 ? 250 : 0) };
   const client = clientOf({ engine: new ReferenceEngine(slow), pacing: {} });
   const { events, result } = await read(client.stream(asked("seeded")));
   assertWhole("seeded", { events, result });
@@ -255,6 +255,7 @@ test("options that make no sense are refused by name", async () => {
     [() => client.stream(asked("seeded", { mode: "cloud" })), /expected one of split/],
     [() => client.stream(asked("seeded", { pacing: { rate: 1 } })), /rate/],
     [() => client.stream(asked("seeded", { budgets: { totalS: 0 } })), /totalS/],
+    [() => client.stream(asked("seeded", { keepRatio: 0 })), /keepRatio/],
     [() => client.resume({ version: 2 }), /snapshot/],
   ];
   for (const [call, message] of refused) {
@@ -262,6 +263,8 @@ test("options that make no sense are refused by name", async () => {
   }
   const long = client.stream(asked("seeded", { maxTokens: 5000 }));
   await assert.rejects(long.final(), { name: "ContextTooLong", reason: "CONTEXT_TOO_LONG" });
+  const gaps = () => client.stream(asked("seeded", { keepRatio: 0.5 }));
+  assert.throws(gaps, { name: "Unsupported", reason: "POSITIONS_COMPACT" });
   const cloudOnly = clientOf({});
   assert.throws(() => cloudOnly.stream({ prompt: "a", mode: "split" }), { name: "Unsupported" });
 });

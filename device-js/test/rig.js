@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
 
 import { ReferenceEngine } from "../src/engines/reference.js";
@@ -33,7 +34,10 @@ export function held(ready, options = {}) {
   let isReady = false;
   ready.then(() => (isReady = true));
   const work = async (_, signal) => {
-    if (isReady || signal.aborted) return;
+    if (isReady || signal.aborted) {
+      await sleep(0);
+      return;
+    }
     const cancelled = new Promise((resolve) => signal.addEventListener("abort", resolve));
     await Promise.race([ready, cancelled]);
   };

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from segue_device import Sampling
 from segue_device.pull.listing import LISTING_NAME, Entry, format_listing
 from segue_protocol.reference import STOP_ID
@@ -83,8 +85,9 @@ async def _node(name: str, environment: dict[str, str]) -> None:
     assert process.returncode == 0, output.decode()
 
 
-def test_pure_parts_agree_with_python() -> None:
-    asyncio.run(_node("vectors.test.js", {}))
+@pytest.mark.parametrize("name", ["vectors.test.js", "parts.test.js"])
+def test_pure_parts(name: str) -> None:
+    asyncio.run(_node(name, {}))
 
 
 def test_client_and_gateway(tmp_path: Path) -> None:

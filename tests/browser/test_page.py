@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page
 
+from demos.browser import running_browser
 from demos.cluster import Cluster, running_cluster
 from demos.split.runs import load_prompts
 from segue_device.engines import Cancel, DeviceEngine, load_engine
@@ -22,7 +23,6 @@ from segue_protocol.identity import ModelIdentity, exactness_level
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.tokenizer import ChatTokenizer
 from segue_protocol.wire import public
-from tests.browser.chromium import chromium
 from tests.browser.site import gguf_model, site
 from tests.processes import TINY, is_idle, wait_for
 
@@ -66,7 +66,7 @@ def cluster(origin: str) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def tab(origin: str, cluster: Cluster) -> Iterator[Tab]:
     """Loaded and connected; the policy of the page must not have stopped anything."""
-    with chromium() as browser:
+    with running_browser() as browser:
         page = browser.new_page()
         page.set_default_timeout(LOAD_TIMEOUT_MS)
         tab = Tab(page)

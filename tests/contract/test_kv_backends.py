@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.kv_sender import LAYOUT, RemoteSender, make_reader, random_cells
 from segue_cloud.kv.backends.base import TransferName
-from segue_cloud.kv.backends.tcp import TcpReader, TcpSecurity
 from segue_cloud.kv.pages import PagePool, PageTable
 from segue_cloud.kv.transfer import Fetch, KvPuller, TransferResult
 from segue_protocol.errors import TransferError
@@ -275,17 +274,3 @@ def test_nothing_grows_over_many_transfers(receiver, sender) -> None:
     for seed in range(60):
         round_trip(seed)
     assert (len(os.listdir("/proc/self/fd")), sender.ask(descriptors=True)) == before
-
-
-def test_tcp_lets_in_who_knows_the_token_only() -> None:
-    with RemoteSender("tcp") as sender:
-        ticket = sender.ticket(TOKENS, 1)
-        stranger = Receiver("tcp")
-        stranger.puller = KvPuller(
-            TcpReader(TcpSecurity("another token than that of the cluster")), deadline_s=DEADLINE_S
-        )
-        assert stranger.refuse(ticket) == "KV_PEER_DENIED"
-        stranger.close()
-        peer = Receiver("tcp")
-        peer.pull(ticket)
-        peer.close()

@@ -168,6 +168,29 @@ def test_a_group_without_a_table_refines_nothing_and_one_with_it_needs_fewer_tok
     run_virtual(main())
 
 
+def test_the_number_of_tokens_follows_the_keep_ratio_that_is_used() -> None:
+    async def main() -> None:
+        groups = Groups(
+            [Group("plain", labels=("plain",)), Group("refined", quality=((0.5, 1.0),))]
+        )
+        short = PROMPT[:120]  # not worth a list
+        async with reference_cloud(max_tokens=1024, pages=1024, groups=groups) as cloud:
+            async with reference_client(cloud.transport()) as client:
+                await _answer(client, label="plain")
+                await _answer(client, label="plain", keep_ratio=0.5)
+                await _answer(client, label="plain", prompt_token_ids=short)
+                await _answer(client, prompt_token_ids=short)
+            plain, asked, short_plain, short_refined = (
+                session.advice for session in cloud.gateway.sessions
+            )
+        assert asked.keep_ratio == 0.5
+        assert asked.cloud_tokens < plain.cloud_tokens
+        assert short_refined.keep_ratio == 1.0
+        assert short_refined.cloud_tokens == short_plain.cloud_tokens
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("slo.ttft_s", -1.0), ("slo.tpot_s", float("inf")), ("network.added_s", float("nan"))],

@@ -84,13 +84,17 @@ class CloudProfile:
         """One pass over whole prompts of these lengths in tokens."""
         return self.prefill.seconds([(0, length) for length in lengths])
 
-    def decode_s(self, contexts: Sequence[int]) -> float:
-        """One token of each of the requests whose contexts are so many tokens long."""
+    def decode_cost(self, batch: int) -> DecodeCost:
+        """What a step of so many requests costs."""
         cost = self.decode[0]
         for later in self.decode[1:]:
-            if len(contexts) >= later.from_batch:
+            if batch >= later.from_batch:
                 cost = later
-        return cost.seconds(contexts)
+        return cost
+
+    def decode_s(self, contexts: Sequence[int]) -> float:
+        """One token of each of the requests whose contexts are so many tokens long."""
+        return self.decode_cost(len(contexts)).seconds(contexts)
 
     def validate(self) -> None:
         """Raise InvalidRequest naming what makes no sense."""

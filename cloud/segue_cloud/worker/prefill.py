@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 
 from segue_cloud.engine.base import Chunk, CloudEngine, LayerWatch
+from segue_cloud.kv.contiguous import Slot as ContiguousSlot
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.place import PlacedSlot
 from segue_cloud.kv.prefixes import BLOCK_TOKENS, MAX_SALT_BYTES, block_ends, block_keys
@@ -32,6 +33,7 @@ from segue_cloud.worker.prompt import Logits
 from segue_cloud.worker.refining import Refining
 from segue_cloud.worker.requests import next_message
 from segue_cloud.worker.slots import Slot, Slots
+from segue_cloud.worker.watching import LayersDone, all_of
 from segue_protocol.errors import Cancelled, InvalidRequest, Overloaded
 from segue_protocol.sampling import Sampling, sample
 from segue_protocol.wire import private
@@ -54,6 +56,7 @@ class _Ran:
     """What one prefill made, and what it took."""
 
     logits: Logits
+    ticket: private.KvTicket
     cached_tokens: int
     prefill_s: float
 
@@ -71,12 +74,15 @@ class PrefillWorker:
         digest: DigestKind = "sampled",
         pull_lease_s: float = 30.0,
         prefix_cache_bytes: int = 0,
+        layerwise: bool = False,
         batch: Batch | None = None,
         refiner: Refiner | None = None,
     ) -> None:
         """`prefix_cache_bytes`: how much KV of prompt beginnings is kept for later jobs.
 
-        `batch`: prompts go through it, beside what it decodes, in chunks as it has
+        `layerwise`: a prompt goes through the layers in a single pass, whatever
+        `chunk_tokens`, and its KV is offered layer by layer; of no effect where KV
+        stays in place. `batch`: prompts go through it, beside what it decodes, in chunks as it has
         room for; else one after the other, in chunks of `chunk_tokens`. Without a
         `refiner` no prompt is refined, whatever a job asks for.
         """
@@ -88,6 +94,7 @@ class PrefillWorker:
         self._chunk_tokens = chunk_tokens
         self._digest: DigestKind = digest
         self._pull_lease_s = pull_lease_s
+        self._layerwise = layerwise
         self._batch = batch
         self._refiner = refiner
         # One prompt at a time: two interleaved prefills would both end late.
@@ -99,7 +106,8 @@ class PrefillWorker:
     async def prefill(
         self, requests: AsyncIterator[private.PrefillRequest]
     ) -> AsyncGenerator[private.PrefillResponse, None]:
-        """One request: `job` in; `accepted`, perhaps `refined`, `prefilled` out; `release` in.
+        """One request: `job` in; `accepted`, perhaps `started` and `refined`, `prefilled`
+        out; `release` in.
 
         Raises Overloaded when no slot is free, ContextTooLong when the tokens
         do not fit a slot, InvalidRequest on a malformed job, TransferError
@@ -134,12 +142,12 @@ class PrefillWorker:
         try:
             yield private.PrefillResponse(accepted=private.Accepted())
             refining = self._refining(job, slot)
-            async with _running(self._run(job, slot, refining), refining) as run:
-                if refining is not None:
-                    either: set[asyncio.Future[Any]] = {run, refining.refined}
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                    if refining.refined.done():
-                        yield private.PrefillResponse(refined=refining.refined.result())
+            news: asyncio.Queue[private.PrefillResponse | None] = asyncio.Queue()
+            work = self._run(job, slot, refining, news.put_nowait)
+            async with _running(work, refining) as run:
+                run.add_done_callback(lambda _: news.put_nowait(None))
+                while (early := await news.get()) is not None:
+                    yield early
                 ran = await run
             output = job.token_ids[job.prompt_tokens :]
             token = sample(
@@ -154,7 +162,7 @@ class PrefillWorker:
                     epoch=job.epoch,
                     index=len(output),
                     token_id=token.token_id,
-                    ticket=slot.ticket(self._digest),
+                    ticket=ran.ticket,
                     prefill_s=ran.prefill_s,
                     logprob=token.logprob,
                     cached_tokens=ran.cached_tokens,
@@ -180,8 +188,14 @@ class PrefillWorker:
             looks_back=self._batch is not None,
         )
 
-    async def _run(self, job: private.PrefillJob, slot: Slot, refining: Refining | None) -> _Ran:
-        """Compute the prompt in its turn.
+    async def _run(
+        self,
+        job: private.PrefillJob,
+        slot: Slot,
+        refining: Refining | None,
+        tell: Callable[[private.PrefillResponse], None],
+    ) -> _Ran:
+        """Compute the prompt in its turn; `tell` what is known before its end.
 
         In chunks, an abort takes effect between two; in the single pass that refines
         between two layers. The last block is always computed, which the logits need, and so is
@@ -189,6 +203,10 @@ class PrefillWorker:
         """
         async with self._turn:
             started_s = anyio.current_time()
+            watches: list[LayerWatch] = []
+            if self._layerwise and isinstance(slot, ContiguousSlot):
+                tell(private.PrefillResponse(started=private.Started(ticket=slot.early_ticket())))
+                watches.append(LayersDone(slot))
             ids = list(job.token_ids)
             first = BLOCK_TOKENS if self.prefixes.enabled else self._chunk_tokens
             ends = block_ends(len(ids), self._chunk_tokens, first)
@@ -200,7 +218,8 @@ class PrefillWorker:
             place = (slot.cells, slot.where(len(ids)))
             usable = len(keys)
             if refining is not None:
-                refining.begin()
+                refining.begin(tell)
+                watches.append(refining.watch)
                 usable = bisect_right(known, refining.cacheable_tokens)
             hits = 0
             if usable:
@@ -212,25 +231,35 @@ class PrefillWorker:
                 assert isinstance(slot, PlacedSlot)
                 logits = await self._batch.prefill(ids, cached_tokens, slot.table)
                 await self._look_back(ids, slot, refining)
-            elif refining is not None:
-                logits = await self._chunks(ids, cached_tokens, ends[-1:], slot, refining.watch)
+                ticket = slot.ticket(self._digest)
             else:
-                logits = await self._chunks(ids, cached_tokens, ends[hits:], slot, None)
+                stops = ends[-1:] if watches else ends[hits:]
+                watch = all_of(watches)
+                logits, ticket = await self._chunks(ids, cached_tokens, stops, slot, watch)
             if keys:
                 await self._compute.run(self.prefixes.store, keys, known, *place)
-            return _Ran(logits, cached_tokens, anyio.current_time() - started_s)
+            return _Ran(logits, ticket, cached_tokens, anyio.current_time() - started_s)
 
     async def _chunks(
         self, ids: list[int], start: int, ends: list[int], slot: Slot, watch: LayerWatch | None
-    ) -> Logits:
-        """Compute the tokens from `start` on; the logits after the last."""
-        for end in ends:
+    ) -> tuple[Logits, private.KvTicket]:
+        """Compute the tokens from `start` on; the logits after the last, and the ticket."""
+        for end in ends[:-1]:
             chunk = Chunk(ids[start:end], range(start, end), slot.where(end))
-            logits = await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=watch)
+            await self._compute.run(self.engine.forward, slot.cells, [chunk])
             self.counters.prefilled_tokens += end - start
             start = end
-        last: Logits = logits[0]
+        chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
+        last = await self._compute.run(self._last, slot, chunk, watch)
+        self.counters.prefilled_tokens += len(ids) - start
         return last
+
+    def _last(
+        self, slot: Slot, chunk: Chunk, watch: LayerWatch | None
+    ) -> tuple[Logits, private.KvTicket]:
+        """Not on the event loop: a full digest reads every byte."""
+        logits: Logits = self.engine.forward(slot.cells, [chunk], watch=watch)[0]
+        return logits, slot.ticket(self._digest)
 
     async def _look_back(self, ids: list[int], slot: Slot, refining: Refining | None) -> None:
         """Make the list of a prompt that went through a batch, whose queries are gone.
@@ -243,6 +272,7 @@ class PrefillWorker:
         chunk = Chunk(ids[start:], range(start, len(ids)), slot.where(len(ids)))
         with suppress(Cancelled):
             await self._compute.run(self.engine.forward, slot.cells, [chunk], watch=refining.watch)
+        await refining.refined
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every slot and every cached byte is accounted for."""

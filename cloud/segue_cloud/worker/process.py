@@ -176,6 +176,7 @@ def _build(
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
+            layerwise=config.transfer_trigger == "layer",
             refiner=refiner_of(config, engine),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)

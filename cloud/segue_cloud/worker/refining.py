@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
@@ -57,9 +57,12 @@ class Refining:
         self.cacheable_tokens = max(0, len(ids) - max(1, refiner.window))
         self._started_s = asyncio.get_running_loop().time()
 
-    def begin(self) -> None:
-        """The prefill begins now."""
+    def begin(self, tell: Callable[[private.PrefillResponse], None]) -> None:
+        """The prefill begins now; `tell` the list when it is there."""
         self._started_s = asyncio.get_running_loop().time()
+        self.refined.add_done_callback(
+            lambda done: tell(private.PrefillResponse(refined=done.result()))
+        )
 
     @property
     def list_s(self) -> float:

@@ -1,0 +1,1 @@
+"""Many devices and one cluster, replayed event by event on fitted profiles."""

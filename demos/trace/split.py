@@ -1,0 +1,181 @@
+"""A device with a cloud: what the gateway decides about it, and what goes over the wires."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from demos.trace.call import Call
+from demos.trace.case import Case
+from demos.trace.events import Events
+from demos.trace.gateway import Gateway
+from demos.trace.network import Wire
+from demos.trace.phone import Done, Phone
+from demos.trace.requests import Request
+from segue_cloud.tuner.advice import advise
+from segue_device.kept_ranges import Run
+from segue_protocol.tuning import Network, Targets
+
+# The refiner keeps whole chunks; the beginning and the last window are always kept.
+CHUNK_TOKENS, FIRST_TOKENS, WINDOW_TOKENS = 32, 4, 32
+
+QualityTable = tuple[tuple[float, float], ...]
+
+
+class SplitPhone(Phone):
+    """The cloud begins, the device takes over. The gateway advises how."""
+
+    def __init__(
+        self,
+        events: Events,
+        case: Case,
+        request: Request,
+        done: Done,
+        gateway: Gateway,
+        *,
+        cached_tokens: int = 0,
+        quality: QualityTable = (),
+    ) -> None:
+        super().__init__(events, case, request, done, cached_tokens=cached_tokens)
+        self._gateway = gateway
+        self._quality = quality
+        self._keep_ratio = 1.0
+        self._up = Wire(events, case.network, request.chance("up"))
+        self._down = Wire(events, case.network, request.chance("down"))
+
+    def begin(self) -> None:
+        self._up.send(self._arrived, upload_s(self._case, self.request))
+        super().begin()
+
+    # ---- at the gateway
+
+    def _arrived(self) -> None:
+        case, prompt_tokens = self._case, self.request.prompt_tokens
+        advice = advise(
+            case.device.profile,
+            self._gateway.cloud_speed.speed(prompt_tokens),
+            prompt_tokens=prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            max_tokens=self.request.max_tokens,
+            network=learnt_network(case, self.request),
+            targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
+            quality=self._quality,
+        )
+        self._keep_ratio = advice.keep_ratio
+        credit = max(1, advice.cloud_tokens)
+        self._down.send(lambda: self.on_started(credit, advice.pace_s))
+        self.call = Call(
+            peer=self,
+            prompt_tokens=prompt_tokens,
+            output_tokens=self.request.output_tokens,
+            credit=credit,
+            wants_list=advice.keep_ratio < 1,
+        )
+        self._gateway.submit(self.call)
+
+    def tokens(self, made_s: Sequence[float]) -> None:
+        """From the gateway."""
+        count = len(made_s)
+        self._down.send(lambda: self.on_tokens(count))
+
+    def kept_list(self) -> None:
+        """From the gateway."""
+        kept = kept_ranges(self.request, self._keep_ratio)
+        self._down.send(lambda: self.on_list(kept))
+
+    def refused(self) -> None:
+        """From the gateway."""
+        self._down.send(self.on_refused)
+
+    # ---- to the gateway
+
+    def _send_credit(self, through: int) -> None:
+        self._up.send(lambda: self.call and self._gateway.raise_credit(self.call, through))
+
+    def _send_takeover(self) -> None:
+        if self._cloud_alive:
+            self._up.send(lambda: self.call and self._gateway.end(self.call))
+
+
+class RoutedPhone(SplitPhone):
+    """Whole requests are routed, and move in mid-answer, after DiSCo (arXiv 2502.11417).
+
+    The cloud writes until so much is buffered that showing it at the pace r_c lasts
+    for the migration, t_m (the device's prefill of prompt and answer): B = r_c t_m.
+    Only then does the device begin. As token ids cost next to nothing to send, every
+    answer moves that can.
+    """
+
+    def __init__(
+        self, events: Events, case: Case, request: Request, done: Done, gateway: Gateway
+    ) -> None:
+        super().__init__(events, case, request, done, gateway)
+        self._rests = True
+
+    def _arrived(self) -> None:
+        # It asks for a whole answer, and is held to nothing less; that its true length is
+        # reserved is kinder than any gateway can be.
+        credit = self.request.output_tokens
+        self._down.send(lambda: self.on_started(credit, self._screen.interval_s))
+        self.call = Call(
+            peer=self,
+            prompt_tokens=self.request.prompt_tokens,
+            output_tokens=self.request.output_tokens,
+            credit=credit,
+        )
+        self._gateway.submit(self.call)
+
+    def on_tokens(self, count: int) -> None:
+        super().on_tokens(count)
+        if self._rests and not self._over and self._buffer_lasts():
+            self._send_takeover()
+            self._move()
+
+    def on_refused(self) -> None:
+        super().on_refused()
+        self._move()
+
+    def _buffer_lasts(self) -> bool:
+        tokens = self.request.prompt_tokens + self.log_tokens
+        migration_s = self._profile.prefill_s(tokens) + self._profile.handover_s
+        buffered = self.log_tokens - self._screen.shown
+        return buffered * self._screen.interval_s >= migration_s
+
+    def _move(self) -> None:
+        if self._rests:
+            self._rests = self._cloud_alive = False
+            self._wake()
+
+
+def upload_s(case: Case, request: Request) -> float:
+    """Seconds until the prompt's ids are sent."""
+    network = case.network
+    return request.prompt_tokens * network.bytes_per_token / network.uplink_bytes_per_s
+
+
+def learnt_network(case: Case, request: Request) -> Network:
+    """What a device that has asked before knows of its network."""
+    network = case.network
+    return Network(
+        added_s=network.rtt_s + 2 * network.jitter_s + upload_s(case, request),
+        deviation_s=math.sqrt(2) * network.jitter_s,
+    )
+
+
+def kept_ranges(request: Request, keep_ratio: float) -> list[Run]:
+    """Ranges of the prompt as a refiner would keep them: chunks, here drawn by chance."""
+    total = request.prompt_tokens
+    last = max(FIRST_TOKENS, total - WINDOW_TOKENS)
+    starts = range(FIRST_TOKENS, last, CHUNK_TOKENS)
+    wanted = math.ceil(keep_ratio * total) - FIRST_TOKENS - WINDOW_TOKENS
+    count = min(len(starts), max(0, math.ceil(wanted / CHUNK_TOKENS)))
+    chosen = sorted(request.chance("kept").sample(starts, count))
+    chunks = [(start, min(start + CHUNK_TOKENS, last)) for start in chosen]
+    runs = [(0, min(FIRST_TOKENS, total)), *chunks, (last, total)]
+    joined: list[Run] = []
+    for start, end in runs:
+        if start < end and joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], end)
+        elif start < end:
+            joined.append((start, end))
+    return joined
