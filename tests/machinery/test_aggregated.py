@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from segue_cloud.cluster.links import DecodeStream, PrefillStream, WorkerLink
+from segue_cloud.cluster.local_link import LocalLink
 from segue_cloud.engine.base import Chunk
 from segue_cloud.gateway.state import RequestState
 from segue_device import Mode, Sampling
-from segue_protocol.errors import InvalidRequest
+from segue_protocol.errors import InvalidRequest, Overloaded
+from segue_protocol.streams import LocalStream
 from segue_protocol.wire import private
 from tests.harness import Cloud, Device, reference_answer, reference_cloud, reference_device
 from tests.virtual_clock import run_virtual
@@ -202,5 +205,51 @@ def test_an_aggregated_worker_is_a_member_for_both_roles_and_its_own_partner() -
             assert membership.absent_role("default") is None
             assert [membership.partners(each) for each in members] == [[each] for each in members]
             assert not members[0].can_feed(members[1])
+
+    run_virtual(main())
+
+
+class _LeavesOnceReserved(LocalLink):
+    """A worker that begins to drain between the reservation and the prefill."""
+
+    def __init__(self, cloud: Cloud, link: WorkerLink) -> None:
+        super().__init__()
+        self._cloud = cloud
+        self._link = link
+        self.offers = 0
+
+    def decode(self) -> DecodeStream:
+        return self._link.decode()
+
+    def prefill(self) -> PrefillStream:
+        self.offers += 1
+        self._cloud.membership.members[0].draining = True
+        self._cloud.membership.notify()
+        return LocalStream(self._refuse)
+
+    async def _refuse(
+        self, requests: AsyncIterator[private.PrefillRequest]
+    ) -> AsyncGenerator[private.PrefillResponse, None]:
+        raise Overloaded("this worker drains", reason="DRAINING")
+        yield private.PrefillResponse()
+
+
+def test_a_reservation_that_nobody_can_feed_is_given_up_for_another() -> None:
+    """It would hold up everybody behind it until its deadline."""
+
+    async def main() -> None:
+        async with reference_cloud(aggregated_workers=2) as cloud:
+            member = cloud.membership.members[0]
+            member.link = leaving = _LeavesOnceReserved(cloud, member.link)
+            async with reference_device(cloud) as device:
+                started_s = asyncio.get_running_loop().time()
+                answers = await asyncio.gather(
+                    *(_ask(device, *job, Mode.ONLY_IN_CLOUD) for job in JOBS[:6])
+                )
+                assert answers == [reference_answer(*job).ids for job in JOBS[:6]]
+                assert asyncio.get_running_loop().time() - started_s < 10.0
+            assert leaving.offers == 1
+            sessions = cloud.gateway.sessions
+            assert not any(session.measured.recomputed_tokens for session in sessions)
 
     run_virtual(main())

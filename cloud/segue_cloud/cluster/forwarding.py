@@ -58,15 +58,32 @@ def _suitable(
     membership: Membership, group: str, role: private.Role, partner: Member | None
 ) -> Sequence[Member]:
     members = membership.with_role(role, group)
-    if partner is not None:
-        return [member for member in members if member.can_feed(partner)]
-    # A reservation where no prefill worker can reach it would only wait.
-    paired = [
+    if partner is None:
+        # A reservation where no prefill worker can reach it would only wait.
+        return _paired(membership, members) or members
+    feeding = [member for member in members if member.can_feed(partner)]
+    decoders = membership.with_role(private.ROLE_DECODE, group)
+    if not feeding and any(each is not partner for each in _paired(membership, decoders)):
+        raise NobodyFeeds(partner)
+    return feeding
+
+
+def _paired(membership: Membership, members: Sequence[Member]) -> list[Member]:
+    return [
         member
         for member in members
         if any(other.takes_requests for other in membership.partners(member))
     ]
-    return paired or members
+
+
+class NobodyFeeds(Exception):
+    """No KV can get to `partner` any more, which drains or has lost those that fed it.
+
+    Others have partners: a reservation there is worth more than this one.
+    """
+
+    def __init__(self, partner: Member) -> None:
+        super().__init__(partner.name)
 
 
 @asynccontextmanager
@@ -88,7 +105,8 @@ async def offer(
     Runs until somebody in `group` accepts: put a deadline around it. With
     `may_be_absent` false, Unavailable is raised at once while the group lacks
     a role, this one or the other. A member that fails instead of rejecting is
-    taken out. `matched` says how much of a prompt a member holds already,
+    taken out. NobodyFeeds is raised when `partner` can be served by nobody, but
+    somebody else can. `matched` says how much of a prompt a member holds already,
     `partner` with whom it must be able to move KV.
     """
     retry_s = RETRY_S

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 import anyio
 
-from segue_cloud.cluster.forwarding import nobody_there, offer
-from segue_cloud.cluster.links import DecodeStream
+from segue_cloud.cluster.fair_line import Place
+from segue_cloud.cluster.forwarding import NobodyFeeds, nobody_there, offer
+from segue_cloud.cluster.links import DecodeStream, PrefillStream
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.gateway.assignment import Assignment
 from segue_cloud.gateway.silence import unless_silent
@@ -103,7 +104,6 @@ async def run_attempt(
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
     tokens = len(assignment.token_ids)
-    prefix_keys = assignment.prefix_keys()
     async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
@@ -111,31 +111,14 @@ async def run_attempt(
                 with membership.line(scope.group).place(
                     scope.tenant, tokens, urgent=may_wait_for_workers
                 ) as place:
-                    decoder, decode, accepted = await held.enter_async_context(
-                        offer(
-                            membership,
-                            scope.group,
-                            private.ROLE_DECODE,
-                            lambda member: member.link.decode(),
-                            assignment.reserve(reserved_credit),
-                            "reserved",
-                            place=place,
-                            may_be_absent=may_wait_for_workers,
-                        )
-                    )
-                    prefiller, prefill, _ = await held_prefill.enter_async_context(
-                        offer(
-                            membership,
-                            scope.group,
-                            private.ROLE_PREFILL,
-                            lambda member: member.link.prefill(),
-                            assignment.job(accepted.reserved),
-                            "accepted",
-                            place=place,
-                            may_be_absent=may_wait_for_workers,
-                            partner=decoder,
-                            matched=lambda member: member.prefixes.match(prefix_keys),
-                        )
+                    decoder, decode, prefiller, prefill = await _forward(
+                        membership,
+                        assignment,
+                        reserved_credit,
+                        place,
+                        held,
+                        held_prefill,
+                        may_be_absent=may_wait_for_workers,
                     )
                 observer.step("forward", os.getpid())
                 observer.enter(RequestState.PREFILLING)
@@ -168,7 +151,7 @@ async def run_attempt(
         first = answer.prefilled
         observer.step("prefill", prefiller.pid)
         observer.observe_prefill(first)
-        prefiller.prefixes.remember(prefix_keys)
+        prefiller.prefixes.remember(assignment.prefix_keys())
         output = [*assignment.output_ids, first.token_id]
         observer.append(first.epoch, first.index, [first.token_id], [first.logprob])
         observer.enter(RequestState.KV_READY)
@@ -202,6 +185,51 @@ async def run_attempt(
             return Outcome.LOST
         finally:
             observer.decoding_on(None)
+
+
+async def _forward(
+    membership: Membership,
+    assignment: Assignment,
+    credit: int,
+    place: Place,
+    held: AsyncExitStack,
+    held_prefill: AsyncExitStack,
+    *,
+    may_be_absent: bool,
+) -> tuple[Member, DecodeStream, Member, PrefillStream]:
+    """Reserve pages, then find a prefill worker that can feed them."""
+    group = assignment.scope.group
+    prefix_keys = assignment.prefix_keys()
+    while True:
+        decoder, decode, accepted = await held.enter_async_context(
+            offer(
+                membership,
+                group,
+                private.ROLE_DECODE,
+                lambda member: member.link.decode(),
+                assignment.reserve(credit),
+                "reserved",
+                place=place,
+                may_be_absent=may_be_absent,
+            )
+        )
+        with suppress(NobodyFeeds):
+            prefiller, prefill, _ = await held_prefill.enter_async_context(
+                offer(
+                    membership,
+                    group,
+                    private.ROLE_PREFILL,
+                    lambda member: member.link.prefill(),
+                    assignment.job(accepted.reserved),
+                    "accepted",
+                    place=place,
+                    may_be_absent=may_be_absent,
+                    partner=decoder,
+                    matched=lambda member: member.prefixes.match(prefix_keys),
+                )
+            )
+            return decoder, decode, prefiller, prefill
+        await held.aclose()
 
 
 async def _follow(
