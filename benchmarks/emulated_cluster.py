@@ -19,21 +19,35 @@ from segue_cloud.engine.emulated import EmulatedEngine
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
+from segue_cloud.kv.place import PlacedSlots
 from segue_cloud.kv.transfer import KvPuller
 from segue_cloud.profiles.base import CloudProfile
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
+from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import InlineCompute
 from segue_cloud.worker.decode import DecodeWorker
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_protocol.reference import reference_vocabulary
 from segue_protocol.wire import private
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How many instances of what size. A prompt is prefilled in one pass."""
+    """How many instances of what size. A prompt is prefilled in one pass, but in an
+    aggregated worker.
+
+    A unified instance is a prefill and a decode worker over one pool; each has
+    its share of the accelerator, by which its times are divided.
+    """
 
     prefill_workers: int = 4
     decode_workers: int = 2
+    aggregated_workers: int = 0
+    unified_workers: int = 0
+    unified_prefill_share: float = 0.5  # the rest decodes
+    iteration_tokens: int = 512
     prefill_slots: int = 2
     max_batch: int = 256
     pages: int = 40_000
@@ -60,7 +74,7 @@ class Instances:
     ) -> None:
         self._profile, self._shape = profile, shape
         self._membership, self._held = membership, held
-        self._workers: list[PrefillWorker | DecodeWorker] = []
+        self._workers: list[PrefillWorker | DecodeWorker | AggregatedWorker] = []
         self._loops: list[asyncio.Task[None]] = []
 
     def prefill(self) -> PrefillWorker:
@@ -69,31 +83,69 @@ class Instances:
         tokens = self._shape.max_context_tokens
         slots = SlotPool(engine.layout, self._shape.prefill_slots, tokens)
         self._held.callback(slots.close)
-        worker = PrefillWorker(engine, slots, compute, chunk_tokens=tokens)
+        refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
+        worker = PrefillWorker(engine, slots, compute, chunk_tokens=tokens, refiner=refiner)
         self._workers.append(worker)
         return worker
 
     def decode(self) -> DecodeWorker:
         """A new decode worker that runs, no member yet."""
-        engine, compute = _engine(self._profile, self._shape)
-        pool = PagePool(engine.layout, self._shape.pages, self._shape.page_tokens)
         puller = KvPuller()
-        self._held.callback(pool.close)
         self._held.callback(puller.close)
-        batch = Batch(engine, pool, compute, max_batch=self._shape.max_batch)
-        self._loops.append(asyncio.create_task(batch.run()))
+        batch, _ = self._batch(speed=1.0)
         worker = DecodeWorker(batch, puller, InlineCompute())
         self._workers.append(worker)
         return worker
 
-    def join(self, role: private.Role, link: WorkerLink) -> None:
+    def join_aggregated(self) -> None:
+        """Add an aggregated worker."""
+        batch, compute = self._batch(speed=1.0, iteration_tokens=self._shape.iteration_tokens)
+        worker = AggregatedWorker(
+            batch,
+            compute,
+            prefill_slots=self._shape.prefill_slots,
+            max_context_tokens=self._shape.max_context_tokens,
+        )
+        self._workers.append(worker)
+        link = LocalLink(prefill=worker, decode=worker)
+        self.join(private.ROLE_AGGREGATED, link, batch.pool.incarnation)
+
+    def join_unified(self) -> None:
+        """Add two workers that share one accelerator and its pages."""
+        share, tokens = self._shape.unified_prefill_share, self._shape.max_context_tokens
+        batch, _ = self._batch(speed=1.0 - share)
+        engine, compute = _engine(self._profile, self._shape, share)
+        slots = PlacedSlots(batch.pool, self._shape.prefill_slots, tokens)
+        prefill = PrefillWorker(engine, slots, compute, chunk_tokens=tokens)
+        decode = DecodeWorker(batch, None, InlineCompute())
+        self._workers += [prefill, decode]
+        self.join(private.ROLE_PREFILL, LocalLink(prefill=prefill), batch.pool.incarnation)
+        self.join(private.ROLE_DECODE, LocalLink(decode=decode), batch.pool.incarnation)
+
+    def _batch(self, *, speed: float, iteration_tokens: int = 0) -> tuple[Batch, InlineCompute]:
+        """A batch that runs, with a pool of its own."""
+        engine, compute = _engine(self._profile, self._shape, speed)
+        pool = PagePool(engine.layout, self._shape.pages, self._shape.page_tokens)
+        self._held.callback(pool.close)
+        batch = Batch(
+            engine,
+            pool,
+            compute,
+            max_batch=self._shape.max_batch,
+            iteration_tokens=iteration_tokens,
+        )
+        self._loops.append(asyncio.create_task(batch.run()))
+        return batch, compute
+
+    def join(self, role: private.Role, link: WorkerLink, pool: bytes = b"") -> None:
         """Make a worker a member; its first heartbeat comes with it."""
         engine = next(
             each.engine if isinstance(each, PrefillWorker) else each.batch.engine
             for each in self._workers
         )
         assert isinstance(engine, EmulatedEngine)
-        slots = self._shape.max_batch if role == private.ROLE_DECODE else self._shape.prefill_slots
+        prefills = role == private.ROLE_PREFILL
+        slots = self._shape.prefill_slots if prefills else self._shape.max_batch
         self._membership.add(
             Member(
                 role=role,
@@ -103,6 +155,7 @@ class Instances:
                 layout=engine.layout,
                 max_context_tokens=engine.max_context_tokens,
                 link=link,
+                pool=pool,
                 status=private.WorkerStatus(role=role, slots=slots),
             )
         )
@@ -153,6 +206,10 @@ async def emulated_cluster(
             instances.join(private.ROLE_PREFILL, link)
         for _ in range(shape.decode_workers):
             instances.join(private.ROLE_DECODE, LocalLink(decode=instances.decode()))
+        for _ in range(shape.aggregated_workers):
+            instances.join_aggregated()
+        for _ in range(shape.unified_workers):
+            instances.join_unified()
         gateway = Gateway(membership, limits=limits)
         try:
             yield gateway, instances
@@ -164,10 +221,13 @@ async def emulated_cluster(
             await instances.stop()
 
 
-def _engine(profile: CloudProfile, shape: Shape) -> tuple[EmulatedEngine, InlineCompute]:
+def _engine(
+    profile: CloudProfile, shape: Shape, speed: float = 1.0
+) -> tuple[EmulatedEngine, InlineCompute]:
     compute = InlineCompute()
     engine = EmulatedEngine(
         profile,
+        speed=speed,
         max_context_tokens=shape.max_context_tokens,
         sleep=compute.owe,
         clock=asyncio.get_running_loop().time,

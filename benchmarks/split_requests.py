@@ -41,6 +41,12 @@ class Seen:
         return self.tokens_s[0] if self.tokens_s else math.inf
 
     @property
+    def tpot_s(self) -> float:
+        """Mean time per output token after the first."""
+        after = len(self.tokens_s) - 1
+        return (self.tokens_s[-1] - self.tokens_s[0]) / after if after > 0 else 0.0
+
+    @property
     def max_gap_s(self) -> float:
         return max((b - a for a, b in itertools.pairwise(self.tokens_s)), default=0.0)
 

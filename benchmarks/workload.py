@@ -73,6 +73,17 @@ def poisson(lengths: list[Length], rate_rps: float, duration_s: float, seed: int
     return arrivals
 
 
+def requests_at(lengths: list[Length], rate_rps: float, count: int, seed: int) -> list[Arrival]:
+    """`count` Poisson arrivals; with another rate the same, only nearer or farther in time."""
+    rng = random.Random(seed)
+    arrivals: list[Arrival] = []
+    at_s = 0.0
+    for _ in range(count):
+        at_s += rng.expovariate(1.0) / rate_rps
+        arrivals.append(Arrival(at_s, rng.choice(lengths)))
+    return arrivals
+
+
 def _log_normal(rng: random.Random, median: float, p90: float) -> int:
     sigma = math.log(p90 / median) / _P90_SIGMAS
     return max(1, round(rng.lognormvariate(math.log(median), sigma)))

@@ -21,7 +21,10 @@ from segue_cloud.gateway.gateway import Gateway, GatewayLimits
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.pages import PagePool
 from segue_cloud.kv.place import PlacedSlots
+from segue_cloud.kv.shared_pool import SharedPagePool, create_pool_memory
 from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.watch.base import Watch
 from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
@@ -136,6 +139,7 @@ async def reference_cloud(
     chunk_tokens: int = 512,
     prefix_cache_bytes: int = 0,
     one_pool: bool = False,
+    layerwise: bool = False,
     aggregated_workers: int = 0,
     iteration_tokens: int = 12,
     **gateway_options: Any,
@@ -143,10 +147,12 @@ async def reference_cloud(
     """A cluster of one decode worker and some prefill workers in every group.
 
     Workers are listed in the order of their groups; with `one_pool`, those of a
-    group share their pages. With `aggregated_workers` there are so many of these
-    in every group, and no others. The cluster is checked to be idle at the end.
+    group share their pages, each as if it were a process of its own. With
+    `aggregated_workers` there are so many of these in every group, and no others.
+    The cluster is checked to be idle at the end.
     """
     engine = ReferenceEngine()
+    refiner = Refiner(engine.layout, Guards.of(reference_vocabulary()))
     groups = groups or Groups()
     membership = Membership(groups.names, watch=watch)
     gateway = Gateway(
@@ -184,6 +190,7 @@ async def reference_cloud(
             prefill_slots=slots,
             max_context_tokens=max_tokens,
             prefix_cache_bytes=prefix_cache_bytes,
+            refiner=refiner,
         )
         cloud.aggregated.append(worker)
         link = LocalLink(prefill=worker, decode=worker)
@@ -194,19 +201,26 @@ async def reference_cloud(
             join_aggregated(group)
         if aggregated_workers:
             continue
-        page_pool = PagePool(engine.layout, pages, page_tokens)
-        pools.append(page_pool)
+        seats: list[SharedPagePool] = []  # of each prefill worker, then of the decode worker
+        if one_pool:
+            memory = create_pool_memory(engine.layout, pages, page_tokens)
+            size = (engine.layout, pages, page_tokens)
+            seats = [SharedPagePool(memory, *size) for _ in range(prefill_workers + 1)]
+        page_pool = seats[-1] if one_pool else PagePool(engine.layout, pages, page_tokens)
+        pools.extend([page_pool, *seats[:-1]])
         shared = page_pool.incarnation if one_pool else b""
-        for _ in range(prefill_workers):
+        for place in range(prefill_workers):
             own = SlotPool(engine.layout, slots, max_tokens)
             pools.append(own)
             prefill = PrefillWorker(
                 engine,
-                PlacedSlots(page_pool, slots, max_tokens) if one_pool else own,
+                PlacedSlots(seats[place], slots, max_tokens) if one_pool else own,
                 InlineCompute(step_s),
                 chunk_tokens=chunk_tokens,
                 digest="full",
                 prefix_cache_bytes=prefix_cache_bytes,
+                layerwise=layerwise,
+                refiner=refiner,
             )
             cloud.prefills.append(prefill)
             join(group, private.ROLE_PREFILL, LocalLink(prefill=prefill), shared)

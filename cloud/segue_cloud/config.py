@@ -57,11 +57,14 @@ class GroupConfig:
     prefill_workers: int = 1
     decode_workers: int = 1
     aggregated_workers: int = 0  # each does both
+    # Each a prefill and a decode process over one copy of the weights and one page pool.
+    unified_workers: int = 0
     # Texts whose KV all tenants of the group may share.
     shared_prefixes: tuple[str, ...] = ()
     # Let the gateway switch the role of an idle worker to keep the ratio balanced.
     auto_ratio: bool = False
-    # What the tuner aims at, where a request names no targets of its own.
+    # What the tuner aims at, where a request names no targets of its own, and what nine in ten
+    # answers should keep where unified workers divide their compute.
     ttft_s: float = 0.0  # 0: as soon as may be
     tpot_s: float = 0.0  # the slowest pace that is accepted; 0: 50 ms, or the device's own
     quality_floor: float = 0.95
@@ -94,6 +97,7 @@ class ServeConfig:
     prefill_workers: int = 1
     decode_workers: int = 1
     aggregated_workers: int = 0  # each does both
+    unified_workers: int = 0
     engine: str = "torch"  # or "emulated": an accelerator's times, slept; no weights
     profile: str = ""  # of the emulated accelerator: a file, or a published profile's name
     speed: float = 1.0  # of the emulated accelerator: times as fast as its profile
@@ -102,11 +106,16 @@ class ServeConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
     page_tokens: int = 16
     max_context_tokens: int = 0  # 0: the model's own
+    # Of the compute of a unified worker, in percent; together they may exceed 100.
+    prefill_share: int = 80
+    decode_share: int = 100
+    share_window_s: float = 30.0  # between two looks at what was measured
     kv_digest: str = "sampled"
     transfer: str = "shm"  # how KV moves: shm (one host), tcp or nixl (extra rdma)
     transfer_trigger: str = "request"  # KV moves when all is computed, or "layer": as it is
@@ -143,7 +152,7 @@ class ServeConfig:
 class WorkerConfig:
     """`segue-cloud worker`: one worker process."""
 
-    role: str = ""
+    role: str = ""  # prefill, decode, aggregated or unified
     group: str = "default"
     gateway: str = ""  # where workers join
     host: str = "127.0.0.1"  # where the gateway finds this worker
@@ -164,6 +173,7 @@ class WorkerConfig:
     prefill_slots: int = 4
     prefill_chunk_tokens: int = 512
     prefix_cache_bytes: int = 256 * 2**20  # of each prefill worker; 0: none
+    refine_layer: int = -1  # that scores prompts; -1: where two fifths of the layers end
     max_batch: int = 64
     iteration_tokens: int = 256  # of an aggregated worker: decodes, then prompts
     pages: int = 1024
@@ -175,6 +185,14 @@ class WorkerConfig:
     transfer_port: int = 0  # tcp: where a prefill worker is asked for KV; 0: any free one
     transfer_devices: str = "lo"  # nixl: network devices, as UCX names them
     transfer_deadline_s: float = 5.0
+    # Of the compute of a unified worker, in percent; together they may exceed 100.
+    prefill_share: int = 80
+    decode_share: int = 100
+    # The group's targets, which shares follow; 0: none.
+    ttft_s: float = 0.0
+    tpot_s: float = 0.0
+    share_window_s: float = 30.0  # between two looks at what was measured
+    resident: str = ""  # set by a unified worker for the two that it starts
     drain_grace_s: float = 30.0  # before what still runs is moved to other workers
     log_format: str = "text"
     log_level: str = "info"

@@ -38,7 +38,7 @@ from segue_protocol.tokenizer import ChatTokenizer
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
-ROLES = ("prefill", "decode", "aggregated")
+ROLES = ("prefill", "decode", "aggregated", "unified")
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[Ports], None]) -> None:
@@ -165,10 +165,10 @@ def configured_groups(config: ServeConfig) -> tuple[GroupConfig, ...]:
                 f"{_named(settings)} of the group {group.name!r} are {_named(numbers)}; they "
                 "cannot be negative"
             )
-        if group.auto_ratio and group.aggregated_workers:
+        if group.auto_ratio and (group.aggregated_workers or group.unified_workers):
             raise InvalidRequest(
-                f"the group {group.name!r} has auto_ratio and aggregated workers, which have no "
-                "ratio; choose one of the two"
+                f"the group {group.name!r} has auto_ratio and aggregated or unified workers, which "
+                "have no ratio; choose one of the two"
             )
     return groups
 
@@ -200,6 +200,7 @@ def _workers(
             prefill_slots=config.prefill_slots,
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refine_layer=config.refine_layer,
             max_batch=config.max_batch,
             iteration_tokens=config.iteration_tokens,
             pages=config.pages,
@@ -210,6 +211,11 @@ def _workers(
             transfer_trigger=config.transfer_trigger,
             transfer_devices=config.transfer_devices,
             transfer_deadline_s=config.transfer_deadline_s,
+            prefill_share=config.prefill_share,
+            decode_share=config.decode_share,
+            ttft_s=group.ttft_s,
+            tpot_s=group.tpot_s,
+            share_window_s=config.share_window_s,
             drain_grace_s=config.drain_grace_s,
             log_format=config.log_format,
             log_level=config.log_level,

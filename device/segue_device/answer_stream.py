@@ -16,6 +16,7 @@ from segue_device.engines.runner import Runner
 from segue_device.generation import Generation
 from segue_device.pacing import Pacing
 from segue_device.request import AnswerRequest
+from segue_device.token_log import Source
 from segue_device.transports.base import Transport
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.text import TextStream
@@ -134,6 +135,22 @@ class AnswerStream:
     def uses_engine(self) -> bool:
         """Whether the device's engine takes part."""
         return self._runner is not None
+
+    @property
+    def progress(self) -> events.Progress:
+        """How far it is now. All zero before the context is entered."""
+        if self._generation is None:
+            return events.Progress(0, 0, 0, 0, 0)
+        answer = self._generation.answer
+        return events.Progress(
+            received_tokens=len(answer.log),
+            shown_tokens=answer.display.cursor,
+            prefilled_tokens=answer.prompt.done_tokens,
+            prompt_tokens=answer.prompt.kept_tokens,
+            lag_tokens=(
+                len(answer.log) - answer.absorbed_tokens if answer.log.writer is Source.CLOUD else 0
+            ),
+        )
 
     def raw(self) -> AsyncIterator[events.Event]:
         """The events as they happen: from now on nothing is paced."""

@@ -131,6 +131,7 @@ class AsyncClient:
         sampling: Sampling | None = None,
         mode: Mode | str | None = None,
         credit_through: int | None = None,
+        keep_ratio: float | None = None,
         ttft_target_s: float | None = None,
         pacing: Pacing | None = None,
         budgets: Budgets | None = None,
@@ -143,12 +144,13 @@ class AsyncClient:
 
         `max_tokens` None lets the answer fill the device's context.
         `credit_through` fixes how many tokens the cloud makes at most, in place
-        of its advice and of extensions. With `ttft_target_s` a split answer asks
-        the cloud only if the device's own first token comes later. `model` names
-        the cloud's; `label`, in place of the client's own, its scenario. `on_result`
-        is called with the result of an answer that did not fail. The model's own stop
-        ids always count. Raises InvalidRequest, ContextTooLong or Unsupported before
-        anything is sent.
+        of its advice and of extensions; `keep_ratio` the share of the prompt that
+        this device shall prefill, by the cloud's choice, 1 being all of it. With
+        `ttft_target_s` a split answer asks the cloud only if the device's own
+        first token comes later. `model` names the cloud's; `label`, in place of the
+        client's own, its scenario. `on_result` is called with the result of an answer
+        that did not fail. The model's own stop ids always count. Raises
+        InvalidRequest, ContextTooLong or Unsupported before anything is sent.
         """
         asked = read_prompt(self._model, messages, prompt, prompt_token_ids)
         match = self._model.match(asked.ids) if self._model and self._reuse_kv else Match()
@@ -172,6 +174,7 @@ class AsyncClient:
             sampling=with_seed(sampling or Sampling(), self._draw_seed),
             max_tokens=require_fit(max_tokens, len(asked.ids), device),
             credit_through=credit_through,
+            keep_ratio=keep_ratio,
             upload_history=self._privacy.upload_history,
             logprobs=logprobs,
             budgets=budgets or self._budgets,

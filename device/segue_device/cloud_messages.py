@@ -209,8 +209,13 @@ class CloudMessages:
             answer.token_appended(token, tokens.text if is_last else "")
 
     def _refine(self, refinement: public.Refinement) -> None:
-        """Leave out what is dispensable of the prompt that is still to be prefilled."""
+        """Leave out what is dispensable of the prompt that is still to be prefilled.
+
+        A resumed or renewed stream tells again; the first list is the one gone by.
+        """
         prompt = self._answer.prompt
+        if prompt.refined:
+            return
         kept = [(each.start, each.end) for each in refinement.kept]
         prompt.refine(remaining_runs(prompt.prompt_tokens, kept, prompt.claimed))
         refined = events.Refinement(prompt.kept_tokens, prompt.prompt_tokens)

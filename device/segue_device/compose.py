@@ -11,7 +11,7 @@ from segue_device.budgets import Budgets
 from segue_device.device_model import DeviceModel, Match
 from segue_device.modes import Plan, Situation, cloud_forbidden_by_user
 from segue_device.prompts import Prompt
-from segue_device.request import AnswerRequest
+from segue_device.request import AnswerRequest, checked_keep_ratio
 from segue_protocol.sampling_options import Sampling
 from segue_protocol.text import TextStream
 from segue_protocol.tuning import CloudSpeed, Network, Place, Targets, TuningView, decide, explain
@@ -90,6 +90,7 @@ def request_for(
     sampling: Sampling,
     max_tokens: int,
     credit_through: int | None,
+    keep_ratio: float | None,
     upload_history: bool,
     logprobs: bool,
     budgets: Budgets,
@@ -98,7 +99,7 @@ def request_for(
     cloud_model: str,
     label: str,
 ) -> AnswerRequest:
-    """The request. Raises InvalidRequest on sampling options outside their bounds."""
+    """The request. Raises InvalidRequest on options outside their bounds, Unsupported."""
     sampling.validate(model.identity.vocab_size if model is not None else None)
     own_stops = model.identity.stop_token_ids if model is not None else ()
     stop_ids = sorted({*sampling.stop_token_ids, *own_stops})
@@ -115,6 +116,7 @@ def request_for(
         identity=model.identity if model is not None else None,
         profile=model.profile if model is not None else None,
         credit_through=max_tokens if one_side else credit_through,
+        keep_ratio=checked_keep_ratio(keep_ratio, model),
         cached_tokens=match.tokens,
         cached_cells=match.cells,
         device_standby=chosen.standby,

@@ -104,6 +104,20 @@ class Warning:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an answer is at one moment, in tokens; see `AnswerStream.progress`."""
+
+    # In the log, whoever made them, and of these those that were shown.
+    received_tokens: int
+    shown_tokens: int
+    # Of the prompt that takes part: in the device's cache, and all of it.
+    prefilled_tokens: int
+    prompt_tokens: int
+    # Of what the cloud made, not yet in the device's cache; 0 once the device writes.
+    lag_tokens: int
+
+
 class FinishReason(str, Enum):
     """Why an answer is over."""
 
@@ -123,6 +137,8 @@ class Usage:
     device_tokens: int
     # Made by the cloud, arrived after the takeover.
     discarded_tokens: int
+    # Of the prompt, what takes part on the device; None: the cloud did not refine it.
+    kept_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

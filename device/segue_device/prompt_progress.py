@@ -20,6 +20,7 @@ class PromptProgress:
         # Below `position` everything is in the cache, below `claimed` it is being computed.
         self.position = self.claimed = cached_tokens
         self._runs: list[tuple[int, int]] = [(0, prompt_tokens)]
+        self.refined = False
 
     @property
     def kept_tokens(self) -> int:
@@ -50,6 +51,7 @@ class PromptProgress:
         self.position = self.claimed = min(position, self.prompt_tokens)
 
     def refine(self, runs: Runs) -> None:
-        """Replace what is left above `claimed` by a part of it."""
+        """Replace what is left above `claimed` by a part of it, once."""
+        self.refined = True
         begun = [(start, min(end, self.claimed)) for start, end in self._runs]
         self._runs = [(start, end) for start, end in begun if start < end] + list(runs)

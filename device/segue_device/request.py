@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from segue_device.budgets import Budgets
 from segue_device.device_model import DeviceModel
-from segue_protocol.errors import ContextTooLong, InvalidRequest
+from segue_protocol.errors import ContextTooLong, InvalidRequest, Unsupported
 from segue_protocol.identity import ModelIdentity
 from segue_protocol.sampling_options import Sampling
 from segue_protocol.timeline import DeviceProfile
@@ -37,6 +37,8 @@ class AnswerRequest:
     messages: Sequence[tuple[str, str]] = ()
     profile: DeviceProfile | None = None
     credit_through: int | None = None
+    # Share of the prompt to be told to keep; None: the cloud's advice, 1: all.
+    keep_ratio: float | None = None
     # Leading tokens of the prompt that the engine holds from the turn before, in
     # as many cells, or fewer if that prompt was refined.
     cached_tokens: int = 0
@@ -98,9 +100,33 @@ class AnswerRequest:
             start.network.added_s = self.network.added_s
             start.network.deviation_s = self.network.deviation_s
         start.cached_tokens = self.cached_tokens
+        if self.keep_ratio is not None:
+            start.keep_ratio = self.keep_ratio
         if self.credit_through is not None or credit_through > 1:
             start.credit.through = max(self.credit_through or 1, credit_through)
         return start
+
+
+def checked_keep_ratio(keep_ratio: float | None, device: DeviceModel | None) -> float | None:
+    """What to ask the cloud for. An engine that cannot leave gaps asks for none.
+
+    Raises InvalidRequest on a ratio that makes no sense, Unsupported on one
+    that this engine cannot serve.
+    """
+    if keep_ratio is not None and not 0 < keep_ratio <= 1:
+        raise InvalidRequest(
+            f"keep_ratio is {keep_ratio}, expected a share above 0 and up to 1", param="keep_ratio"
+        )
+    if device is None or device.runner.capabilities.positions == "exact":
+        return keep_ratio
+    if keep_ratio not in (None, 1):
+        raise Unsupported(
+            "this device's engine takes a prompt only without gaps; leave keep_ratio out, or "
+            "convert the model again for one that takes positions",
+            reason="POSITIONS_COMPACT",
+            param="keep_ratio",
+        )
+    return 1.0
 
 
 def require_fit(max_tokens: int | None, prompt_tokens: int, device: DeviceModel | None) -> int:

@@ -26,6 +26,7 @@ def result_of(answer: Answer, ended_s: float, cloud: public.Finish | None) -> Re
             cloud_tokens=log.count(Source.CLOUD),
             device_tokens=log.count(Source.DEVICE),
             discarded_tokens=log.discarded,
+            kept_tokens=answer.prompt.kept_tokens if answer.prompt.refined else None,
         ),
         timings=measure(
             answer.started_s,

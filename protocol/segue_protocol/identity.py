@@ -108,7 +108,7 @@ class ModelIdentity:
             vocabulary_digest=vocabulary.digest,
             special_token_ids=tuple(vocabulary.special_ids),
             stop_token_ids=read_stop_token_ids(directory),
-            merges_digest=_merges_digest(tokenizer),
+            merges_digest=merges_digest(tokenizer),
             template_digest=hashlib.sha256(template.encode()).digest() if template else b"",
             weights_digest=weights_digest,
             numerics=numerics,
@@ -176,6 +176,15 @@ def exactness_level(ours: ModelIdentity, theirs: ModelIdentity) -> Literal[2, 3]
     return 2 if same_weights and ours.numerics == theirs.numerics == "fp32" else 3
 
 
+def merges_digest(tokenizer: dict[str, Any]) -> bytes:
+    """SHA-256 over all of a tokenizer.json that turns text into ids beside the vocabulary."""
+    merges = tokenizer["model"].get("merges") or []
+    # Two spellings of one merge exist: "a b" and ["a", "b"].
+    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
+    parts = [pairs, tokenizer.get("pre_tokenizer"), tokenizer.get("normalizer")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
 def _vocab_size(directory: Path) -> int:
     size = read_json(directory, "config.json").get("vocab_size")
     if not isinstance(size, int) or size < 1:
@@ -184,15 +193,6 @@ def _vocab_size(directory: Path) -> int:
             reason="MODEL_FILE_DAMAGED",
         )
     return size
-
-
-def _merges_digest(tokenizer: dict[str, Any]) -> bytes:
-    """Over all that turns text into ids beside the vocabulary."""
-    merges = tokenizer["model"].get("merges") or []
-    # Two spellings of one merge exist: "a b" and ["a", "b"].
-    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
-    parts = [pairs, tokenizer.get("pre_tokenizer"), tokenizer.get("normalizer")]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def _silent(ours: ModelIdentity, theirs: ModelIdentity) -> str:

@@ -21,11 +21,11 @@ JOBS = [
     (
         f"Number {number}. " + WORDS * (number % 9),
         Sampling(temperature=0.9 * (number % 2), seed=number, logit_bias={2: -100.0}),
-        3 + 7 * number % 16,
+        3 + number % 8,
     )
     for number in range(64)
 ]
-PROMPT, SAMPLING, MAX_TOKENS = WORDS * 20, Sampling(seed=3, logit_bias={2: -100.0}), 120
+PROMPT, SAMPLING, MAX_TOKENS = WORDS * 12, Sampling(seed=3, logit_bias={2: -100.0}), 80
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_an_answer_goes_on_when_its_worker_is_killed(aggregated: Cluster) -> Non
         assert result.token_ids == whole.token_ids
         assert result.cloud is not None
         assert result.cloud.usage.recomputed_tokens > 0, "it was lost in mid-answer"
-        after = await wait_for(aggregated, lambda each: is_idle(each) and len(each.workers) == 2)
+        after = await wait_for(aggregated, is_idle)
         assert holders[0] not in [worker.pid for worker in after.workers]
 
     asyncio.run(main())

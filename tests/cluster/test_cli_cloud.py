@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,7 @@ LIMIT = ("--max-tokens", "80")
 @pytest.fixture
 def slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Emulated: as it is, this model is ready before any cloud's first token."""
-    profile = DeviceProfile(0.0, 1 / 400, 0.0, 0.02, 0.02)
+    profile = DeviceProfile(0.0, 1 / 150, 0.0, 0.02, 0.02)
     monkeypatch.setattr(
         "segue_device.device_model.load_engine",
         lambda path, **options: ThrottledEngine(load_engine(path, **options), profile),
@@ -83,14 +84,20 @@ def test_chat_shows_who_writes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     assert piped.status == 0
     assert "\x1b" not in piped.out + piped.err
     assert "|" not in piped.out
-    assert "takeover at token " in piped.err
+    figures = (
+        r"\d+ tokens from the cloud, then \d+ from the device; prompt of \d+; first token after "
+        r"\S+ s; \S+ tokens/s; longest gap \S+ s; \d+ stalls over 250 ms; takeover at token \d+"
+    )
+    assert re.match(figures, piped.err)
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLORTERM", "")
     monkeypatch.setenv("TERM", "xterm-256color")
-    tinted = run(*asked, stdin=f"{QUESTION}\n").out
-    cloud, mark, device = tinted.partition("\x1b[1m|\x1b[0m")
+    tinted = run(*asked, stdin=f"{QUESTION}\n")
+    assert tinted.err.startswith("\x1b[38;5;74mthe cloud writes like this,")
+    assert "\x1b[38;5;214mand behind the mark | the device" in tinted.err
+    cloud, mark, device = tinted.out.partition("\x1b[1m|\x1b[0m")
     assert mark
     assert "\x1b[38;5;74m" in cloud
     assert "\x1b[38;5;214m" not in cloud

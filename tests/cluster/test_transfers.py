@@ -13,9 +13,11 @@ from segue_protocol.wire import private
 from tests.processes import TINY, connected, is_idle, wait_for
 
 REQUESTS = 64
+# Three clusters one after the other, and every request alone before.
+pytestmark = pytest.mark.timeout(300)
 SENTENCE = "A long way to go, and a long story to tell on the way. "
-PROMPTS = [SENTENCE * (1 + place % 7) + f"Say {place}." for place in range(REQUESTS)]
-MAX_TOKENS = 12
+PROMPTS = [SENTENCE * (1 + place % 4) + f"Say {place}." for place in range(REQUESTS)]
+MAX_TOKENS = 8
 
 
 async def _ask(cluster: Cluster, *, at_once: int) -> list[Result]:
@@ -42,11 +44,12 @@ def alone(cluster: Cluster) -> list[tuple[int, ...]]:
     return [tuple(each.token_ids) for each in asyncio.run(_ask(cluster, at_once=1))]
 
 
-@pytest.fixture(params=["shm", "tcp", "nixl"])
+@pytest.fixture(params=["shm layer", "tcp layer", "nixl request"])
 def moving(request: pytest.FixtureRequest) -> Iterator[tuple[str, Cluster]]:
-    flags = ("--transfer", request.param, "--kv-digest", "full", "--max-batch", "64")
-    with running_cluster(TINY, *flags) as running:
-        yield request.param, running
+    name, trigger = request.param.split()
+    flags = ("--transfer", name, "--transfer-trigger", trigger, "--kv-digest", "full")
+    with running_cluster(TINY, *flags, "--max-batch", "64") as running:
+        yield name, running
 
 
 def test_sixty_four_at_once_get_what_each_gets_alone(

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from benchmarks.kv_sender import LAYOUT, RemoteSender, make_reader, random_cells
 from segue_cloud.kv.backends.base import TransferName
-from segue_cloud.kv.backends.tcp import TcpReader, TcpSecurity
 from segue_cloud.kv.pages import PagePool, PageTable
 from segue_cloud.kv.transfer import Fetch, KvPuller, TransferResult
 from segue_protocol.errors import TransferError
 from segue_protocol.wire import private
-from tests.contract.kv_senders import LAYOUT, RemoteSender, make_reader, random_cells
 
 TOKENS = 61
 PAGE_TOKENS = 4
@@ -52,6 +51,15 @@ class Receiver:
         reason: str = raised.value.reason
         assert self.puller.failures - failed == {reason: 1}, "a failure is counted, once"
         return reason
+
+    def outcome(self, ticket: private.KvTicket) -> str:
+        """Why not, or "": the digest was compared."""
+        try:
+            self.pull(ticket)
+        except TransferError as error:
+            reason: str = error.reason
+            return reason
+        return ""
 
     def holds(self, tokens: int, seed: int) -> bool:
         arrived = self.pool.cells[:, :, self.numbers]
@@ -187,14 +195,11 @@ def test_a_frozen_sender_ends_in_time_and_its_thaw_changes_nothing(
         receiver.pull(mortal.ticket(TOKENS, 1))
     ticket = mortal.ticket(TOKENS, 2)
     mortal.freeze()
-    try:
-        # On one host its memory can be read without its help, once connected.
-        receiver.pull(ticket)
-        assert backend == "shm" or (backend == "nixl" and met)
-        assert receiver.holds(TOKENS, 2)
-    except TransferError as error:
-        assert error.reason == "KV_DEADLINE"
-        assert backend != "shm"
+    if backend == "shm" or (backend == "nixl" and met):
+        # On one host its memory may be read without its help.
+        assert receiver.outcome(ticket) in (("",) if backend == "shm" else ("", "KV_DEADLINE"))
+    else:
+        assert receiver.refuse(ticket) == "KV_DEADLINE"
     before = receiver.pool.cells.copy()
     mortal.thaw()
     mortal.release(ticket.slot)
@@ -269,17 +274,3 @@ def test_nothing_grows_over_many_transfers(receiver, sender) -> None:
     for seed in range(60):
         round_trip(seed)
     assert (len(os.listdir("/proc/self/fd")), sender.ask(descriptors=True)) == before
-
-
-def test_tcp_lets_in_who_knows_the_token_only() -> None:
-    with RemoteSender("tcp") as sender:
-        ticket = sender.ticket(TOKENS, 1)
-        stranger = Receiver("tcp")
-        stranger.puller = KvPuller(
-            TcpReader(TcpSecurity("another token than that of the cluster")), deadline_s=DEADLINE_S
-        )
-        assert stranger.refuse(ticket) == "KV_PEER_DENIED"
-        stranger.close()
-        peer = Receiver("tcp")
-        peer.pull(ticket)
-        peer.close()

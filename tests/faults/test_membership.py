@@ -144,6 +144,34 @@ def test_workers_of_two_hosts_are_not_paired() -> None:
     run_virtual(main())
 
 
+def test_workers_of_two_hosts_are_paired_where_kv_travels() -> None:
+    async def main() -> None:
+        async with (
+            _door() as door,
+            door.join(PREFILL, transfers=["tcp"]),
+            door.join(DECODE, host_id="two", transfers=["tcp"]),
+        ):
+            await asyncio.sleep(1)
+            assert door.membership.ready
+
+    run_virtual(main())
+
+
+def test_workers_that_move_kv_in_different_ways_are_not_paired() -> None:
+    async def main() -> None:
+        async with (
+            _door() as door,
+            door.join(PREFILL, transfers=["nixl"]),
+            door.join(DECODE, transfers=["tcp"]),
+        ):
+            await asyncio.sleep(1)
+            assert not door.membership.ready
+            assert all("configure `transfer` alike" in reason for reason in door.reasons())
+        assert door.cloud.decode.transfers == 0
+
+    run_virtual(main())
+
+
 def test_workers_of_two_groups_are_not_paired() -> None:
     async def main() -> None:
         async with (

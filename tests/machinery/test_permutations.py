@@ -153,6 +153,7 @@ def test_the_cloud_log_keeps_its_laws(
             None,
             0,
             4,
+            keep_ratio=None,
             wants_text=False,
             wants_logprobs=False,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -23,13 +23,18 @@ KEPT = [(0, 100), (300, 340), (500, 520), (len(PROMPT) - 32, len(PROMPT))]
 CLOUD_IDS = [70, 71, 72, 73]
 
 
-def _teacher_forced(positions: list[int]) -> list[int]:
-    """The answer of the same model over these positions of the prompt."""
-    ids, places, output = [PROMPT[p] for p in positions], list(positions), list(CLOUD_IDS)
-    while len(output) < LENGTH:
-        logits = reference_logits(
-            ids + output, places + list(range(len(PROMPT), len(PROMPT) + len(output)))
-        )
+def teacher_forced(
+    ids: Sequence[int],
+    positions: Sequence[int],
+    prompt_tokens: int,
+    head: Sequence[int],
+    length: int,
+) -> list[int]:
+    """The greedy answer that begins with `head`, of the reference over a part of a prompt."""
+    output = list(head)
+    while len(output) < length:
+        places = [*positions, *range(prompt_tokens, prompt_tokens + len(output))]
+        logits = reference_logits([*ids, *output], places)
         logits[256] -= 100
         output.append(int(np.argmax(logits)))
     return output
@@ -77,7 +82,9 @@ def test_the_kept_positions_make_the_rest_of_the_answer(after_s: float, chunk: i
         assert len(cells) < len(PROMPT), "something was left out"
         (told,) = [each for each in seen if isinstance(each, Refinement)]
         assert told.kept_tokens == len(cells)
-        assert list(result.token_ids) == _teacher_forced(cells)
+        assert list(result.token_ids) == teacher_forced(
+            [PROMPT[place] for place in cells], cells, len(PROMPT), CLOUD_IDS, LENGTH
+        )
         assert len(positions) >= len(cells) + LENGTH - 1
 
     run_virtual(main())

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from segue_cloud.cluster.groups import Group, Groups
+from segue_cloud.tuner.advice import DEFAULT_NETWORK, CloudEstimate
 from segue_device import AsyncClient, DeviceModel, DeviceProfile, Result, Sampling
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
@@ -14,7 +15,7 @@ from segue_device.transports.base import Transport
 from segue_device.transports.delayed import DelayedTransport
 from segue_protocol.errors import InvalidRequest
 from segue_protocol.reference import reference_vocabulary
-from segue_protocol.tuning import Targets
+from segue_protocol.tuning import Targets, TuningView, decide
 from segue_protocol.wire import public
 from tests.harness import PROFILE, device_cost, reference_client, reference_cloud
 from tests.virtual_clock import run_virtual
@@ -26,9 +27,14 @@ SLOWER = 1.3
 REAL = replace(PROFILE, prefill_per_token_s=PROFILE.prefill_per_token_s * SLOWER)
 
 
-def _client(transport: Transport, real: DeviceProfile, learns: bool) -> AsyncClient:
+def _client(
+    transport: Transport,
+    real: DeviceProfile,
+    learns: bool = False,
+    believed: DeviceProfile = PROFILE,
+) -> AsyncClient:
     runner = InlineRunner(ReferenceDeviceEngine(), device_cost(real))
-    model = DeviceModel(runner, PROFILE, vocabulary=reference_vocabulary(), learns=learns)
+    model = DeviceModel(runner, believed, vocabulary=reference_vocabulary(), learns=learns)
     return AsyncClient(cloud=transport, model=model, reuse_kv=False)
 
 
@@ -62,10 +68,41 @@ def test_a_device_learns_how_fast_it_is_and_how_far_the_cloud() -> None:
 def test_a_profile_that_was_given_stays_as_it_is() -> None:
     async def main() -> None:
         async with reference_cloud(max_tokens=1024, pages=1024) as cloud:
-            async with _client(cloud.transport(), REAL, learns=False) as client:
+            async with _client(cloud.transport(), REAL) as client:
                 await _answer(client)
                 assert client.model is not None
                 assert client.model.profile == PROFILE
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("times", [0.8, 1.0, 1.2])
+def test_an_unsure_device_begins_with_few_tokens_and_gets_what_it_needs(times: float) -> None:
+    """Anywhere within its margin it neither stalls nor takes more than the margin."""
+
+    async def main() -> None:
+        unsure = replace(PROFILE, relative_error=0.1)
+        real = replace(PROFILE, prefill_per_token_s=PROFILE.prefill_per_token_s * times)
+        async with reference_cloud(max_tokens=2048, pages=2048) as cloud:
+            transport = DelayedTransport(cloud.transport(), rtt_s=0.05)
+            async with _client(transport, real, believed=unsure) as client:
+                result = await _answer(client, prompt_token_ids=PROMPT * 3, max_tokens=200)
+            (session,) = cloud.gateway.sessions
+            view = TuningView(
+                unsure,
+                CloudEstimate().speed(len(PROMPT * 3)),
+                len(PROMPT * 3),
+                200,
+                network=DEFAULT_NETWORK,
+                targets=session.request.targets_over(Targets()),
+                may_be_alone=False,
+            )
+            decision = decide(view)
+            assert session.advice.cloud_tokens == decision.first_credit
+            assert decision.first_credit < decision.cloud_tokens
+            first, most = decision.first_credit, decision.cloud_tokens
+            assert first <= result.usage.cloud_tokens <= most, (first, most)
+            assert result.timings.stalls(longer_than_s=0.25) == 0
 
     run_virtual(main())
 
@@ -127,6 +164,29 @@ def test_a_group_without_a_table_refines_nothing_and_one_with_it_needs_fewer_tok
         assert plain.keep_ratio == 1.0
         assert refined.keep_ratio == 0.5
         assert refined.cloud_tokens < plain.cloud_tokens
+
+    run_virtual(main())
+
+
+def test_the_number_of_tokens_follows_the_keep_ratio_that_is_used() -> None:
+    async def main() -> None:
+        groups = Groups(
+            [Group("plain", labels=("plain",)), Group("refined", quality=((0.5, 1.0),))]
+        )
+        short = PROMPT[:120]  # not worth a list
+        async with reference_cloud(max_tokens=1024, pages=1024, groups=groups) as cloud:
+            async with reference_client(cloud.transport()) as client:
+                await _answer(client, label="plain")
+                await _answer(client, label="plain", keep_ratio=0.5)
+                await _answer(client, label="plain", prompt_token_ids=short)
+                await _answer(client, prompt_token_ids=short)
+            plain, asked, short_plain, short_refined = (
+                session.advice for session in cloud.gateway.sessions
+            )
+        assert asked.keep_ratio == 0.5
+        assert asked.cloud_tokens < plain.cloud_tokens
+        assert short_refined.keep_ratio == 1.0
+        assert short_refined.cloud_tokens == short_plain.cloud_tokens
 
     run_virtual(main())
 

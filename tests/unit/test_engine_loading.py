@@ -34,7 +34,7 @@ def test_the_engine_says_what_it_is(model) -> None:
 def test_bfloat16_weights_are_widened_exactly(tmp_path) -> None:
     directory = write_model(tmp_path / "tiny", dtype=torch.bfloat16)
     stored = load_file(directory / "model.safetensors")
-    loaded = load_engine(directory)._model.state_dict()
+    loaded = load_engine(directory).model.state_dict()
     for name, tensor in stored.items():
         assert tensor.dtype == torch.bfloat16
         assert torch.equal(loaded[name], tensor.float())

@@ -87,12 +87,19 @@ def test_without_groups_there_is_one() -> None:
     assert (only.name, only.prefill_workers, only.decode_workers) == ("default", 3, 2)
 
 
+def test_aggregated_workers_have_no_ratio_to_keep() -> None:
+    (only,) = configured_groups(ServeConfig(prefill_workers=0, aggregated_workers=2))
+    assert (only.prefill_workers, only.aggregated_workers) == (0, 2)
+    with pytest.raises(InvalidRequest, match="aggregated or unified workers, which have no"):
+        configured_groups(ServeConfig(groups=(GroupConfig(aggregated_workers=2, auto_ratio=True),)))
+
+
 def test_numbers_of_workers_that_contradict_are_refused() -> None:
     groups = (GroupConfig(name="chat"),)
     assert configured_groups(ServeConfig(groups=groups)) == groups
     with pytest.raises(InvalidRequest, match="beside groups"):
         configured_groups(ServeConfig(groups=groups, decode_workers=2))
-    with pytest.raises(InvalidRequest, match="'chat' are 1 and -1"):
+    with pytest.raises(InvalidRequest, match="'chat' are 1, -1, 0 and 0"):
         configured_groups(ServeConfig(groups=(GroupConfig(name="chat", decode_workers=-1),)))
 
 

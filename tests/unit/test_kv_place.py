@@ -30,10 +30,10 @@ def test_pinned_pages_are_not_given_away_before_the_last_pin_is_taken_back() -> 
     table = ledger.reserve(3)
     assert table is not None
     table.pin()
-    assert ledger.pin_reservation(table.reservation) is table
     pages = list(table.pages)
+    assert ledger.pin_reservation(table.reservation, pages) is table
     ledger.free(table)
-    assert ledger.pin_reservation(table.reservation) is None, "it was given up"
+    assert ledger.pin_reservation(table.reservation, pages) is None, "it was given up"
     assert (ledger.used, ledger.reserve(2)) == (3, None)
     table.unpin()
     assert ledger.used == 3

@@ -188,6 +188,31 @@ def test_a_list_that_comes_when_the_device_is_past_everything_cuts_nothing() -> 
     assert decide(quick).keep_ratio == 1.0
 
 
+@pytest.mark.parametrize(
+    ("prompt_tokens", "error", "cloud_tokens"),
+    [
+        # 6 tokens are begun, 12 of the other 24 kept: (0.18 - 0.055) / 0.0425 = 2.9
+        (30, 0.0, 3),
+        # 13 of the other 25: (0.19 - 0.055) / 0.0425 = 3.2
+        (31, 0.0, 4),
+        # The list may find 7 begun; 12 of the other 23 make 19 of them.
+        (30, 0.001, 4),
+    ],
+)
+def test_whole_tokens_are_begun_and_kept(
+    prompt_tokens: int, error: float, cloud_tokens: int
+) -> None:
+    view = TuningView(
+        device=DeviceProfile(0.0, 0.01, 0.0, 0.05, 0.0, error),
+        cloud=CloudSpeed(ttft_s=0.055, decode_s=0.001),
+        prompt_tokens=prompt_tokens,
+        max_tokens=100,
+        targets=Targets(tpot_s=0.0525, quality_floor=0.9),
+        quality=((0.5, 0.96),),
+    )
+    assert decide(view).cloud_tokens == cloud_tokens
+
+
 @given(
     st.lists(st.sampled_from((0.0, 1e-320, 1e-3, 1e150, 1.7e308)), min_size=6, max_size=6),
     st.integers(1, 10**6),

@@ -48,6 +48,7 @@ class GroupWatch(Watch):
             prefill_s=answer.prefill_s,
             decode_s=answer.transfer_s + answer.slot_s,
             cloud_tokens=answer.cloud_tokens,
+            ttft_s=answer.first_token_s,
         )
 
 
@@ -115,6 +116,8 @@ class Balancer:
             requests_per_s=found.requests_per_s,
             rejected_share=found.rejected_share,
             balanced_prefill_workers=0.0 if shared else balanced_prefill_workers(view) or 0.0,
+            time_to_first_token_s=found.ttft_s or 0.0,
+            time_per_output_token_s=found.tpot_s or 0.0,
         )
 
     def _members(self, group: str) -> list[Member]:

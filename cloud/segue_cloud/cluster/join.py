@@ -145,7 +145,7 @@ class JoinHandler:
             group=register.group or DEFAULT_GROUP,
             address=register.address,
             host_id=register.host_id,
-            transfers=frozenset(register.transfers),
+            transfers=frozenset(register.transfers or ["shm"]),
             pool=register.pool,
             pid=register.pid,
             incarnation=register.incarnation,

@@ -59,7 +59,7 @@ async def probe(prefiller: Member, decoder: Member) -> None:
         with _part_of(prefiller):
             await prefill.send(PROBE.job(reserved))
             await _answer(prefill, "accepted")
-            first = (await _answer(prefill, "prefilled")).prefilled
+            first = (await _answer(prefill, "prefilled", after="started")).prefilled
         with _part_of(decoder):
             await decode.send(PROBE.admit(first, MAX_TOKENS))
             await _answer(decode, "pulled")
@@ -83,9 +83,12 @@ def _part_of(member: Member) -> Iterator[None]:
         raise ProbeFailed(member, error) from error
 
 
-async def _answer(stream: Stream[Any, R], expected: str) -> R:
+async def _answer(stream: Stream[Any, R], expected: str, *, after: str = "") -> R:
+    """The next answer; one of the kind `after` may come before it."""
     answer = await stream.receive()
     kind = None if answer is None else answer.WhichOneof("message")
+    if after and kind == after:
+        return await _answer(stream, expected)
     if answer is None or kind != expected:
         raise ProtocolError(f"expected `{expected}`, got {kind or 'the end of the stream'}")
     return answer

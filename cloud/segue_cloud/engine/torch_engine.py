@@ -20,7 +20,7 @@ class TorchEngine:
     """A :class:`~segue_cloud.engine.base.CloudEngine`. Make it with `loading.load_engine`."""
 
     def __init__(self, model: Any, identity: ModelIdentity, layout: KvLayout) -> None:
-        self._model = model
+        self.model = model
         self._identity = identity
         self._layout = layout
         self._cell_dtype = getattr(torch, layout.dtype)
@@ -35,7 +35,7 @@ class TorchEngine:
 
     @property
     def max_context_tokens(self) -> int:
-        return int(self._model.config.max_position_embeddings)
+        return int(self.model.config.max_position_embeddings)
 
     @torch.inference_mode()
     def forward(
@@ -49,14 +49,14 @@ class TorchEngine:
             vocab_size=self._identity.vocab_size,
             max_context_tokens=self.max_context_tokens,
         )
-        device = self._model.device
+        device = self.model.device
         # The view turns the 16 stored bits of bfloat16 into numbers; for the
         # other dtypes it changes nothing.
         step = Step(torch.from_numpy(cells).view(self._cell_dtype), chunks, device, watch)
         ids = [token for chunk in chunks for token in chunk.token_ids]
         positions = [position for chunk in chunks for position in chunk.positions]
         lasts = np.cumsum([len(chunk.token_ids) for chunk in chunks]) - 1
-        output = self._model(
+        output = self.model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
             use_cache=False,

@@ -34,6 +34,8 @@ class Request:
     cached_tokens: int
     # None: the cloud's advice is the first credit.
     credit_through: int | None
+    # None: what the cloud advises; 1: the prompt is not to be refined.
+    keep_ratio: float | None
     # The client has no tokenizer: text goes out with the ids, and stop strings
     # are looked for here.
     wants_text: bool
@@ -107,6 +109,10 @@ def admit(
             f"cached_tokens is {start.cached_tokens}, the prompt has {len(prompt_ids)}; at least "
             "the last token is always prefilled"
         )
+    if start.HasField("keep_ratio") and not 0 < start.keep_ratio <= 1:
+        raise InvalidRequest(
+            f"keep_ratio is {start.keep_ratio}, expected a share of the prompt above 0 and up to 1"
+        )
     profile = DeviceProfile.from_wire(start.profile) if start.HasField("profile") else None
     if profile is not None:
         profile.validate()
@@ -119,6 +125,7 @@ def admit(
         profile=profile,
         cached_tokens=start.cached_tokens,
         credit_through=start.credit.through if start.HasField("credit") else None,
+        keep_ratio=start.keep_ratio if start.HasField("keep_ratio") else None,
         wants_text=not has_model,
         wants_logprobs=start.logprobs,
         warnings=warnings,

@@ -38,6 +38,8 @@ class Assignment:
     sampling: Sampling
     max_tokens: int
     scope: Scope
+    # Below 1: the prompt is refined on the way.
+    keep_ratio: float = 1.0
 
     @property
     def token_ids(self) -> Sequence[int]:
@@ -74,6 +76,7 @@ class Assignment:
                 sampling=self.sampling.to_wire(),
                 cache_salt=self.scope.cache_salt,
                 shared_tokens=self.scope.shared_tokens,
+                keep_ratio=self.keep_ratio if self.keep_ratio < 1 else 0.0,
                 place=reserved.place if reserved.HasField("place") else None,
             )
         )

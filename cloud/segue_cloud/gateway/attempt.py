@@ -76,6 +76,8 @@ class Observer(Protocol):
 
     def observe_prefill(self, prefilled: private.Prefilled) -> None: ...
 
+    def observe_refined(self, refined: private.Refined) -> None: ...
+
     def observe_transfer(self, pulled: private.Pulled) -> None: ...
 
     def decoding_on(self, stream: DecodeStream | None) -> None:
@@ -139,6 +141,16 @@ async def run_attempt(
                 observer.enter(RequestState.PREFILLING)
                 with _losing(membership, prefiller):
                     answer = await prefill.receive()
+                while answer is not None and not answer.HasField("prefilled"):
+                    if answer.HasField("refined"):
+                        observer.observe_refined(answer.refined)
+                    elif answer.HasField("started"):
+                        with _losing(membership, decoder):
+                            await decode.send(prefetch_message(answer.started))
+                    else:
+                        break
+                    with _losing(membership, prefiller):
+                        answer = await prefill.receive()
         except TimeoutError:
             absent = membership.absent_role(scope.group)
             if absent is not None:
@@ -265,6 +277,11 @@ def _losing(
         raise _Lost(member, error) from error
     except (DeadlineExceeded, Cancelled, Aborted) as error:
         raise _Lost(member, error) from error
+
+
+def prefetch_message(started: private.Started) -> private.DecodeRequest:
+    """The message that lets a decode worker copy layers while others are computed."""
+    return private.DecodeRequest(prefetch=private.Prefetch(ticket=started.ticket))
 
 
 def credit_message(through: int) -> private.DecodeRequest:

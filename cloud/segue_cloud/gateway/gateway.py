@@ -20,6 +20,7 @@ from segue_cloud.gateway.admission import admit
 from segue_cloud.gateway.assignment import Scope
 from segue_cloud.gateway.attempt import Budget
 from segue_cloud.gateway.reader import Reader
+from segue_cloud.gateway.refinement import keep_ratio_for, qualities
 from segue_cloud.gateway.session import Session
 from segue_cloud.gateway.steering import first_message, steer
 from segue_cloud.gateway.tenants import Tenants
@@ -210,16 +211,18 @@ class Gateway:
         group = self._groups.of(start.label, request.prompt_ids)
         length = len(request.prompt_ids)
         self._tenants.require_room(tenant, length, self._sessions.values())
+        speed = self.cloud_speed.speed(length)
         advice = advise(
             request.profile,
-            self.cloud_speed.speed(length),
+            speed,
             prompt_tokens=length,
             cached_tokens=request.cached_tokens,
             max_tokens=request.max_tokens - len(request.output_prefix),
             network=request.network,
             targets=request.targets_over(group.targets),
-            quality=group.quality,
+            quality=qualities(request, group.quality),
         )
+        advice.keep_ratio = keep_ratio_for(request, advice.keep_ratio, speed)
         text = None
         if request.wants_text and self._tokenizer is not None:
             text = TextStream(self._tokenizer.vocabulary, request.sampling.stop)
@@ -276,6 +279,8 @@ class Gateway:
             waiting_s = measured.first_token_s - measured.created_s - measured.prefill_s
             ids = len(session.request.prompt_ids) + session.log.prefix_length
             self.cloud_speed.observe(ids, waiting_s, measured.prefill_s, measured.cached_tokens)
+            if measured.list_s:
+                self.cloud_speed.observe_list(measured.list_s, measured.prefill_s)
             decoded = len(session.log) + session.discarded - session.log.prefix_length - 1
             self.cloud_speed.observe_decode(decoded, measured.slot_s)
 

@@ -27,6 +27,7 @@ class Measured:
     ended_s: float | None = None
     waiting_s: float = 0.0
     prefill_s: float = 0.0
+    list_s: float = 0.0  # of `prefill_s`, until the prompt was refined
     transfer_s: float = 0.0
     slot_s: float = 0.0
     recomputed_tokens: int = 0
@@ -77,4 +78,5 @@ class Measured:
             transfer_s=self.transfer_s,
             decode_s=decode_s,
             slot_s=self.slot_s,
+            list_s=self.list_s,
         )

@@ -14,8 +14,8 @@ from segue_protocol.wire import public
 class Reader:
     """Turns a session into the responses of one stream, from log index `cursor` on.
 
-    `started` and `finish` are state and reach every reader, also one that
-    attaches after the end.
+    `started`, `refinement` and `finish` are state and reach every reader, also
+    one that attaches after the end.
     """
 
     def __init__(self, session: Session, cursor: int, *, heartbeat_s: float) -> None:
@@ -40,6 +40,7 @@ class Reader:
         with Silence(self._heartbeat_s, self._grew_quiet) as silence:
             yield public.GenerateResponse(started=messages.started(session))
             warned = announced = 0
+            told_refinement = False
             while True:
                 changed = session.changed
                 finished = session.finished
@@ -48,6 +49,9 @@ class Reader:
                 if warned < len(session.warnings):
                     yield public.GenerateResponse(warning=session.warnings[warned])
                     warned += 1
+                elif session.refinement.message is not None and not told_refinement:
+                    told_refinement = True
+                    yield public.GenerateResponse(refinement=session.refinement.message)
                 elif announced < session.recomputations:
                     announced = session.recomputations
                     progress = public.CloudProgress(state=public.REQUEST_STATE_RECOMPUTING)

@@ -25,6 +25,7 @@ from segue_cloud.gateway.attempt import (
 )
 from segue_cloud.gateway.log import CloudLog
 from segue_cloud.gateway.measured import Measured
+from segue_cloud.gateway.refinement import PromptList
 from segue_cloud.gateway.state import ACTIONS, Action, RequestState, require_transition
 from segue_cloud.watch.base import Watch
 from segue_cloud.watch.record import record_of
@@ -81,6 +82,7 @@ class Session:
         self._text_of: list[str] = []  # text confirmed by output token i, stop strings applied
         self.warnings = [public.CloudWarning(code="IDENTITY", message=w) for w in request.warnings]
         self.recomputations = 0
+        self.refinement = PromptList(advice.keep_ratio)
         self._decode: DecodeStream | None = None
         self.lost_workers = 0
         self._watch = watch or Watch()
@@ -142,6 +144,7 @@ class Session:
             sampling=self.request.sampling,
             max_tokens=self.request.max_tokens,
             scope=self.scope,
+            keep_ratio=self.refinement.ratio_for(len(self.log)),
         )
         # A first attempt with nobody there fails at once: the device goes on
         # alone. Later ones wait, because a replacement may be starting.
@@ -202,6 +205,11 @@ class Session:
         if not self.recomputations:  # a recomputation prefills what was counted once
             self.measured.cached_tokens = prefilled.cached_tokens
 
+    def observe_refined(self, refined: private.Refined) -> None:
+        if self.refinement.made(refined):
+            self.measured.list_s = refined.list_s
+            self.notify()
+
     def observe_transfer(self, pulled: private.Pulled) -> None:
         self.measured.transfer_s += pulled.transfer_s
         self._watch.transferred(self, pulled.transfer_s, pulled.bytes)
@@ -221,6 +229,9 @@ class Session:
         action = ACTIONS.get((self.state, kind or ""), Action.REFUSE)
         if action is Action.RAISE_CREDIT:
             await self.raise_credit(message.credit.through)
+        elif action is Action.RECORD:
+            if message.progress.prefilled_tokens >= len(self.request.prompt_ids):
+                self.refinement.no_use()
         elif action is Action.TAKE_OVER:
             self._take_over(message.takeover)
         elif action is Action.CANCEL:

@@ -63,6 +63,12 @@ class KvLayout:
     def shape(self, tokens: int) -> tuple[int, int, int, int, int]:
         return (self.num_layers, 2, tokens, self.num_kv_heads, self.head_dim)
 
+    def numbers(self, cells: Cells) -> npt.NDArray[np.float32]:
+        """The same cells as float32, whatever their bits mean."""
+        if self.dtype == "bfloat16":
+            return (cells.astype(np.uint32) << 16).view(np.float32)
+        return cells.astype(np.float32, copy=False)
+
     def to_wire(self) -> private.KvLayout:
         return private.KvLayout(
             num_layers=self.num_layers,

@@ -4,11 +4,72 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from segue_protocol.errors import InternalError, InvalidRequest, OutOfRange
+
+
+class PageSource(Protocol):
+    """Where a ledger's pages come from: a list of its own, or what several processes share."""
+
+    @property
+    def free_pages(self) -> int:
+        """Pages that may be taken now."""
+        ...
+
+    def new_reservation(self) -> int:
+        """A number that names one reservation, never used before."""
+        ...
+
+    def take(self, reservation: int, count: int) -> list[int] | None:
+        """`count` free pages, distinct, for a reservation; None, and no change, if short."""
+        ...
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        """They are not owned any more."""
+        ...
+
+    def check_owned(self, pages: Sequence[int]) -> None:
+        """Raise InternalError unless exactly these, each once, are owned through this source."""
+        ...
+
+
+class FreeList:
+    """A :class:`PageSource` of one process."""
+
+    def __init__(self, pages: int) -> None:
+        self._pages = pages
+        # Every second page first, freed ones last: requests lie scattered from
+        # the start, as they do in a pool that has run for days, so an error in
+        # the scattering shows in the first request and not after days.
+        self._free = deque([*range(0, pages, 2), *range(1, pages, 2)])
+        self._reservations = itertools.count(1)
+
+    @property
+    def free_pages(self) -> int:
+        return len(self._free)
+
+    def new_reservation(self) -> int:
+        return next(self._reservations)
+
+    def take(self, reservation: int, count: int) -> list[int] | None:
+        if count > len(self._free):
+            return None
+        return [self._free.popleft() for _ in range(count)]
+
+    def give_back(self, pages: Sequence[int]) -> None:
+        self._free.extend(pages)
+
+    def check_owned(self, pages: Sequence[int]) -> None:
+        if sorted([*self._free, *pages]) != list(range(self._pages)):
+            raise InternalError(
+                f"{len(self._free)} free and {len(pages)} owned pages are not the {self._pages} "
+                "pages of the pool, each once"
+            )
 
 
 class PageTable:
@@ -68,7 +129,8 @@ class PageLedger:
     Used from one thread. Raises InvalidRequest for sizes below one.
     """
 
-    def __init__(self, pages: int, page_tokens: int) -> None:
+    def __init__(self, pages: int, page_tokens: int, *, source: PageSource | None = None) -> None:
+        """`source`: of the same number of pages; None for a list of its own."""
         if pages < 1 or page_tokens < 1:
             raise InvalidRequest(
                 f"a page pool needs at least one page of one token, got {pages} pages "
@@ -76,23 +138,19 @@ class PageLedger:
             )
         self.pages = pages
         self.page_tokens = page_tokens
-        # Every second page first, freed ones last: requests lie scattered from
-        # the start, as they do in a pool that has run for days, so an error in
-        # the scattering shows in the first request and not after days.
-        self._free = deque([*range(0, pages, 2), *range(1, pages, 2)])
+        self._source = source or FreeList(pages)
         self._tables: dict[int, PageTable] = {}  # by reservation
-        self._reservations = itertools.count(1)
         self._pins: Counter[PageTable] = Counter()
         self._freed_but_pinned: set[PageTable] = set()
 
     @property
     def free_pages(self) -> int:
-        return len(self._free)
+        return self._source.free_pages
 
     @property
     def used(self) -> int:
-        """Pages owned now."""
-        return self.pages - len(self._free)
+        """Pages that nobody can have now."""
+        return self.pages - self._source.free_pages
 
     def pages_for(self, tokens: int) -> int:
         """Pages that `tokens` tokens take."""
@@ -112,7 +170,7 @@ class PageLedger:
                 f"whole pool has {self.pages}; ask for less or start the worker with more",
                 reason="KV_POOL_TOO_SMALL",
             )
-        table = PageTable(self, next(self._reservations))
+        table = PageTable(self, self._source.new_reservation())
         self._tables[table.reservation] = table
         if not self.grow(table, tokens):
             del self._tables[table.reservation]
@@ -123,10 +181,10 @@ class PageLedger:
         """See :meth:`PageTable.extend`."""
         self._require_owned(table)
         missing = self.pages_for(tokens) - len(table.pages)
-        if missing > len(self._free):
-            return False
         if missing > 0:
-            taken = [self._free.popleft() for _ in range(missing)]
+            taken = self._source.take(table.reservation, missing)
+            if taken is None:
+                return False
             table.hold(table.pages + taken, self.page_tokens)
         return True
 
@@ -142,11 +200,12 @@ class PageLedger:
         else:
             self._take_back(table)
 
-    def pin_reservation(self, reservation: int) -> PageTable | None:
-        """The table of a reservation, pinned; None if it was freed or never made."""
+    def pin_reservation(self, reservation: int, pages: Sequence[int]) -> PageTable | None:
+        """The table of a reservation of these pages, pinned; None if it is none, or was freed."""
         table = self._tables.get(reservation)
-        if table is not None:
-            self.pin(table)
+        if table is None or table.pages != list(pages):
+            return None
+        self.pin(table)
         return table
 
     def pin(self, table: PageTable) -> None:
@@ -166,18 +225,13 @@ class PageLedger:
                 self._take_back(table)
 
     def _take_back(self, table: PageTable) -> None:
-        self._free.extend(table.pages)
+        self._source.give_back(table.pages)
         table.hold([], self.page_tokens)
 
     def check_integrity(self) -> None:
         """Raise InternalError unless every page is free or owned, exactly once."""
         tables = [*self._tables.values(), *self._freed_but_pinned]
-        owned = [page for table in tables for page in table.pages]
-        if sorted([*self._free, *owned]) != list(range(self.pages)):
-            raise InternalError(
-                f"{len(self._free)} free and {len(owned)} owned pages are not the {self.pages} "
-                "pages of the pool, each once"
-            )
+        self._source.check_owned([page for table in tables for page in table.pages])
 
     def _require_owned(self, table: PageTable) -> None:
         if self._tables.get(table.reservation) is not table:

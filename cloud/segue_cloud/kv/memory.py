@@ -7,8 +7,8 @@ maps it, also after SIGKILL (POSIX ``shm_open`` segments would stay).
 
 Layout, little-endian: a fixed header, one u64 generation counter a slot, one u64
 a slot that counts its finished layers, then the data region at the next multiple
-of 4096 bytes. Attached files are mapped
-read-only: a receiver cannot damage a sender.
+of 4096 bytes. Attached files are mapped read-only, so that a receiver cannot
+damage a sender, unless both write by turns (a page pool of several processes).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from segue_protocol.errors import InvalidRequest, TransferError
+from segue_protocol.errors import InternalError, InvalidRequest, TransferError
 
 PAGE_BYTES = 4096
 INCARNATION_BYTES = 16
@@ -36,8 +36,8 @@ _NAME = "segue-kv"
 _HEADER = struct.Struct("<8sII16sQ")
 HEADER_BYTES = _HEADER.size
 # Without the shrink seal a sender could truncate the file under a reader, whose
-# next access would be a SIGBUS instead of an exception.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+# next access would be a SIGBUS instead of an exception. Seals are never broken.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class MemoryFile:
@@ -45,7 +45,7 @@ class MemoryFile:
 
     ``generations`` and ``layers_done`` are u64 [slots], ``data`` is u8 [data
     bytes]; all are views of the mapping, writable in the process that created
-    the file only.
+    the file and where it was attached so.
     """
 
     def __init__(
@@ -55,16 +55,7 @@ class MemoryFile:
         self.pid = pid
         self.descriptor = descriptor
         self.incarnation: bytes = incarnation
-        self.generations: npt.NDArray[np.uint64] = np.frombuffer(
-            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
-        )
-        self.layers_done: npt.NDArray[np.uint64] = np.frombuffer(
-            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size + 8 * slots
-        )
-        self.data: npt.NDArray[np.uint8] = np.frombuffer(
-            mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
-        )
-        self._mapping = mapping
+        self._view(mapping, slots, data_bytes)
         self._file = _file_number(status)
         self._closed = False
         self._owned = owned  # a process may also attach to its own file
@@ -99,8 +90,10 @@ class MemoryFile:
             raise
 
     @classmethod
-    def attach(cls, pid: int, descriptor: int, incarnation: bytes) -> MemoryFile:
-        """Map, read-only, the file that process `pid` holds as `descriptor`.
+    def attach(
+        cls, pid: int, descriptor: int, incarnation: bytes, *, writable: bool = False
+    ) -> MemoryFile:
+        """Map the file that process `pid` holds as `descriptor`, read-only unless `writable`.
 
         Raises TransferError: KV_PEER_GONE when process or descriptor is no
         more, KV_PEER_DENIED when it belongs to another user, KV_INCARNATION
@@ -113,7 +106,8 @@ class MemoryFile:
             # unrelated process that got this pid could block or have effects.
             if not os.readlink(path).startswith(f"/memfd:{_NAME}"):
                 raise _other_incarnation(pid, "its descriptor is no Segue memory file")
-            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            access = os.O_RDWR if writable else os.O_RDONLY
+            opened = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
         except PermissionError as error:
             raise TransferError(
                 f"process {pid} does not let us read its KV memory ({error.strerror}); "
@@ -123,10 +117,38 @@ class MemoryFile:
         except OSError as error:
             raise _peer_gone(pid, descriptor) from error
         try:
-            mapping = _map_verified(opened, pid, incarnation)
+            mapping = _map_verified(opened, pid, incarnation, writable)
             return cls(mapping, os.fstat(opened), pid=pid, descriptor=descriptor, owned=False)
         finally:
             os.close(opened)
+
+    def freeze(self) -> None:
+        """Let nobody write any more; the kernel refuses it to the owner as well.
+
+        Raises InternalError while an array made from the views is in use.
+        """
+        slots, data_bytes = len(self.generations), len(self.data)
+        self._release_views()
+        try:
+            self._mapping.close()
+        except BufferError as error:
+            raise InternalError("somebody still views the memory that is to be frozen") from error
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        self._view(mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ), slots, data_bytes)
+
+    def open_again(self) -> int:
+        """A descriptor with a file description, and therefore locks, of its own; the caller's.
+
+        Raises TransferError (KV_PEER_GONE) once the owner has closed the file or ended.
+        """
+        try:
+            opened = os.open(_path(self.pid, self.descriptor), os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _peer_gone(self.pid, self.descriptor) from error
+        if _file_number(os.fstat(opened)) != self._file:
+            os.close(opened)
+            raise _peer_gone(self.pid, self.descriptor)
+        return opened
 
     def require_owner_alive(self) -> None:
         """Raise TransferError (KV_PEER_GONE) once the owner has closed the file or ended.
@@ -163,18 +185,34 @@ class MemoryFile:
         self._closed = True
         if self._owned:
             os.close(self.descriptor)
-        self.generations = self.layers_done = np.empty(0, np.uint64)
-        self.data = np.empty(0, np.uint8)
+        self._release_views()
         with contextlib.suppress(BufferError):
             self._mapping.close()
 
+    def _view(self, mapping: mmap.mmap, slots: int, data_bytes: int) -> None:
+        self._mapping = mapping
+        self.generations: npt.NDArray[np.uint64] = np.frombuffer(
+            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size
+        )
+        self.layers_done: npt.NDArray[np.uint64] = np.frombuffer(
+            mapping, np.dtype("<u8"), count=slots, offset=_HEADER.size + 8 * slots
+        )
+        self.data: npt.NDArray[np.uint8] = np.frombuffer(
+            mapping, np.uint8, count=data_bytes, offset=_data_offset(slots)
+        )
 
-def _map_verified(opened: int, pid: int, incarnation: bytes) -> mmap.mmap:
-    """A read-only mapping whose magic, version, size, seals and incarnation are right."""
+    def _release_views(self) -> None:
+        self.generations = self.layers_done = np.empty(0, np.uint64)
+        self.data = np.empty(0, np.uint8)
+
+
+def _map_verified(opened: int, pid: int, incarnation: bytes, writable: bool) -> mmap.mmap:
+    """A mapping whose magic, version, size, seals and incarnation are right."""
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode) or status.st_size < _HEADER.size:
         raise _other_incarnation(pid, "its descriptor is no Segue memory file")
-    mapping = mmap.mmap(opened, 0, access=mmap.ACCESS_READ)
+    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+    mapping = mmap.mmap(opened, 0, access=access)
     magic, version, slots, found, data_bytes = _HEADER.unpack_from(mapping)
     if magic != _MAGIC:
         raise _other_incarnation(pid, "its descriptor is no Segue memory file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segue_cloud.kv.layout import Cells, KvLayout
-from segue_cloud.kv.ledger import PageLedger, PageTable
+from segue_cloud.kv.ledger import PageLedger, PageSource, PageTable
 from segue_cloud.kv.memory import MemoryFile
 
 __all__ = ["PagePool", "PageTable"]
@@ -18,16 +18,27 @@ class PagePool(PageLedger):
     """
 
     def __init__(
-        self, layout: KvLayout, pages: int, page_tokens: int, *, incarnation: bytes | None = None
+        self,
+        layout: KvLayout,
+        pages: int,
+        page_tokens: int,
+        *,
+        incarnation: bytes | None = None,
+        memory: MemoryFile | None = None,
+        source: PageSource | None = None,
     ) -> None:
-        super().__init__(pages, page_tokens)
+        """`memory`: one at whose end the cells lie; None for a new one of `incarnation`."""
+        super().__init__(pages, page_tokens, source=source)
         tokens = pages * page_tokens
+        cells_bytes = tokens * layout.bytes_per_token
         self.layout = layout
-        self._memory = MemoryFile.create(
-            slots=1, data_bytes=tokens * layout.bytes_per_token, incarnation=incarnation
+        self._memory = memory or MemoryFile.create(
+            slots=1, data_bytes=cells_bytes, incarnation=incarnation
         )
-        self.cells: Cells = self._memory.data.view(layout.storage_dtype).reshape(
-            layout.shape(tokens)
+        self.cells: Cells = (
+            self._memory.data[-cells_bytes:]
+            .view(layout.storage_dtype)
+            .reshape(layout.shape(tokens))
         )
 
     @property

@@ -7,6 +7,7 @@ given up meanwhile are not in other hands before the last write has ended.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from segue_cloud.engine.base import CellIndex
@@ -30,8 +31,8 @@ class SharedPool(Protocol):
     @property
     def cells(self) -> Cells: ...
 
-    def pin_reservation(self, reservation: int) -> PageTable | None:
-        """The table of a reservation, pinned; None if it was freed or never made."""
+    def pin_reservation(self, reservation: int, pages: Sequence[int]) -> PageTable | None:
+        """The table of a reservation of these pages, pinned; None if it is none, or was freed."""
         ...
 
 
@@ -102,12 +103,14 @@ class PlacedSlots:
             raise InvalidRequest("this worker writes into a shared pool; send the job with a place")
         if self.used == self.slots:
             return None
-        table = self._pool.pin_reservation(place.reservation)
+        if place.pool != self._pool.incarnation:
+            raise _bad_place("it is in another pool")
+        table = self._pool.pin_reservation(place.reservation, place.pages)
         if table is None:
-            raise _bad_place("nothing is reserved there, or not any more")
-        if place != place_of(self._pool, table) or tokens > table.capacity_tokens:
+            raise _bad_place("that is not, or not any more, what is reserved there")
+        if tokens > table.capacity_tokens:
             table.unpin()
-            raise _bad_place(f"it is not the place of {tokens} tokens that was reserved")
+            raise _bad_place(f"{table.capacity_tokens} cells are reserved for {tokens} tokens")
         slot = PlacedSlot(self._pool, table, tokens)
         self._held.add(slot)
         return slot

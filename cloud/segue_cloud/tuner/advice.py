@@ -33,6 +33,8 @@ class CloudEstimate:
     base_s: float = 0.02
     per_token_s: float = 2e-4
     decode_s: float = 0.02
+    # When the list of a refined prompt is made, of its prefill.
+    list_share: float = 0.5
     weight: float = 0.2
 
     def observe(
@@ -46,6 +48,10 @@ class CloudEstimate:
             self.per_token_s += self.weight * (prefill_s / computed - self.per_token_s)
         self.base_s += self.weight * (waiting_s - self.base_s)
 
+    def observe_list(self, list_s: float, prefill_s: float) -> None:
+        """Learn from one prompt that was refined."""
+        self.list_share += self.weight * (list_s / prefill_s - self.list_share)
+
     def observe_decode(self, tokens: int, slot_s: float) -> None:
         """Learn from `tokens` that took a place in a decode batch for `slot_s`."""
         if tokens >= MIN_DECODED_TOKENS:
@@ -55,7 +61,10 @@ class CloudEstimate:
         """How a prompt of this length would fare now."""
         prefill_s = self.per_token_s * prompt_tokens
         return CloudSpeed(
-            ttft_s=self.base_s + prefill_s, decode_s=self.decode_s, prefill_s=prefill_s
+            ttft_s=self.base_s + prefill_s,
+            decode_s=self.decode_s,
+            prefill_s=prefill_s,
+            list_s=self.base_s + self.list_share * prefill_s,
         )
 
 

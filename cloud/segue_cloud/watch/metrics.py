@@ -27,6 +27,7 @@ FIRST_TOKEN_BUCKETS_S = (
 TOKEN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 ANSWER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
 TRANSFER_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+SHARE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 CREDIT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 # Tenants with series of their own; further ones share those of OTHER.
@@ -76,6 +77,12 @@ class Metrics(Watch):
         )
         self._credit = self._histogram(
             "credit_tokens", "Credit of one answer at its end", CREDIT_BUCKETS
+        )
+        self._kept_share = self._histogram(
+            "refinement_kept_ratio", "Share of a refined prompt that is kept", SHARE_BUCKETS
+        )
+        self._list_share = self._histogram(
+            "refinement_list_ratio", "When it was refined, as a share of its prefill", SHARE_BUCKETS
         )
         self._answers = self._counter("answers_total", "Answers that ended", "reason")
         self._prompt = self._counter("prompt_tokens_total", "Prompt tokens")
@@ -166,6 +173,9 @@ class Metrics(Watch):
             if answer.cloud_tokens > 1:
                 streamed_s = answer.last_token_s - answer.first_token_s
                 self._per_token.labels(*of).observe(streamed_s / (answer.cloud_tokens - 1))
+        if answer.kept_tokens is not None and answer.prefill_s > 0:
+            self._kept_share.labels(*of).observe(answer.kept_tokens / answer.prompt_tokens)
+            self._list_share.labels(*of).observe(answer.list_s / answer.prefill_s)
         for counter, amount in (
             (self._prompt, answer.prompt_tokens),
             (self._made, answer.cloud_tokens),

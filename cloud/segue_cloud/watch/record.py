@@ -55,6 +55,10 @@ class AnswerRecord:
     # Of the first attempt; the others are sums over all attempts.
     waiting_s: float
     prefill_s: float
+    # Of the prompt, kept and told so; None: it was not refined.
+    kept_tokens: int | None
+    # From the begin of the prefill until the kept were known.
+    list_s: float
     transfer_s: float
     # In the decode batch.
     slot_s: float
@@ -90,6 +94,8 @@ def record_of(session: Session) -> AnswerRecord:
         total_s=measured.ended_s - measured.created_s,
         waiting_s=measured.waiting_s,
         prefill_s=measured.prefill_s,
+        kept_tokens=session.refinement.kept_tokens,
+        list_s=measured.list_s,
         transfer_s=measured.transfer_s,
         slot_s=measured.slot_s,
         recomputed_tokens=measured.recomputed_tokens,

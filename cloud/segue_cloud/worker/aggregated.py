@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from segue_cloud.kv.place import PlacedSlots
+from segue_cloud.refine.refiner import Refiner
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import Compute
 from segue_cloud.worker.decode import DecodeWorker
@@ -28,6 +29,7 @@ class AggregatedWorker:
         prefill_slots: int,
         max_context_tokens: int,
         prefix_cache_bytes: int = 0,
+        refiner: Refiner | None = None,
     ) -> None:
         """`prefill_slots`: how many requests may be in prefill at a time.
 
@@ -37,7 +39,12 @@ class AggregatedWorker:
         self.batch = batch
         slots = PlacedSlots(batch.pool, prefill_slots, max_context_tokens)
         self._prefill = PrefillWorker(
-            batch.engine, slots, compute, prefix_cache_bytes=prefix_cache_bytes, batch=batch
+            batch.engine,
+            slots,
+            compute,
+            prefix_cache_bytes=prefix_cache_bytes,
+            batch=batch,
+            refiner=refiner,
         )
         self._decode = DecodeWorker(batch, None, compute, max_reserved=prefill_slots)
 

@@ -19,6 +19,10 @@ class Compute(Protocol):
         """Run to the end, also when the caller is cancelled meanwhile."""
         ...
 
+    def report(self, function: Callable[..., object], *args: object) -> None:
+        """From within a call: have `function` run on the event loop, at this moment of the call."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -32,16 +36,23 @@ class ThreadCompute:
 
     def __init__(self, name: str) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._loop = asyncio.get_running_loop()
         future = self._executor.submit(function, *args, **kwargs)
         waiter = asyncio.wrap_future(future)
         try:
             return await asyncio.shield(waiter)
         except asyncio.CancelledError:
             if not future.cancel():
-                await _end_of(waiter)
+                await end_of(waiter)
             raise
+
+    def report(self, function: Callable[..., object], *args: object) -> None:
+        """See the contract."""
+        assert self._loop is not None, "report is for calls"
+        self._loop.call_soon_threadsafe(function, *args)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -69,16 +80,20 @@ class InlineCompute:
         try:
             await asyncio.shield(passing)
         except asyncio.CancelledError:
-            await _end_of(passing)
+            await end_of(passing)
             raise
         return result
+
+    def report(self, function: Callable[..., object], *args: object) -> None:
+        """See the contract: when the time has passed that the call owes by now."""
+        asyncio.get_running_loop().call_later(self._owed_s, function, *args)
 
     def close(self) -> None:
         pass
 
 
-async def _end_of(call: asyncio.Future[Any]) -> None:
-    """Wait for the end of a call, however often the waiting is cancelled."""
+async def end_of(call: asyncio.Future[Any]) -> None:
+    """Wait for the end of a call, however often the waiting is cancelled; raises nothing of it."""
     while not call.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([call])

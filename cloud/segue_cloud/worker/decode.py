@@ -16,7 +16,7 @@ import anyio
 from segue_cloud.kv.digest import DigestKind
 from segue_cloud.kv.pages import PageTable
 from segue_cloud.kv.place import place_of, require_place
-from segue_cloud.kv.transfer import KvPuller
+from segue_cloud.kv.transfer import Fetch, KvPuller
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.cells import cells_needed
 from segue_cloud.worker.compute import Compute
@@ -27,6 +27,8 @@ from segue_protocol.sampling import Sampling
 from segue_protocol.wire import private
 
 PAGES_RETRY_S = 0.02
+# Between two looks at which layers of an early ticket are done.
+LAYER_POLL_S = 0.002
 
 T = TypeVar("T")
 
@@ -74,11 +76,16 @@ class DecodeWorker:
         table = self._reserve(reserve.tokens)
         sequence: Sequence | None = None
         credits: asyncio.Task[None] | None = None
+        early: asyncio.Task[Fetch] | None = None
         try:
             place = place_of(self.pool, table) if self._puller is None else None
             yield private.DecodeResponse(reserved=private.Reserved(place=place))
-            admit = await self._await_admit(requests)
-            yield private.DecodeResponse(pulled=await self._pull(admit, table))
+            message = await self._await_admit(requests, *(("prefetch",) if self._puller else ()))
+            if message.HasField("prefetch"):
+                early = asyncio.create_task(self._prefetch(message.prefetch.ticket, table))
+                message = await self._await_admit(requests)
+            admit = message.admit
+            yield private.DecodeResponse(pulled=await self._pull(admit, table, early))
             sequence = self._sequence(admit, table)
             self._reserved -= 1
             self.batch.add(sequence)
@@ -91,6 +98,10 @@ class DecodeWorker:
         finally:
             if credits is not None:
                 credits.cancel()
+            if early is not None:
+                early.cancel()
+                # It writes into the pages: they are freed when it has ended.
+                await asyncio.gather(early, return_exceptions=True)
             if sequence is not None:
                 self.batch.remove(sequence)
             else:
@@ -119,15 +130,36 @@ class DecodeWorker:
             result = attempt()
         return result
 
-    async def _await_admit(self, requests: AsyncIterator[private.DecodeRequest]) -> private.Admit:
+    async def _await_admit(
+        self, requests: AsyncIterator[private.DecodeRequest], *instead: str
+    ) -> private.DecodeRequest:
+        """`admit`, or what may come `instead`."""
         with anyio.move_on_after(self._admit_lease_s):
-            return (await next_message(requests, "admit")).admit
+            return await next_message(requests, "admit", *instead)
         raise DeadlineExceeded(
             f"no `admit` within the reservation's lease of {self._admit_lease_s} s",
             reason="RESERVATION_EXPIRED",
         )
 
-    async def _pull(self, admit: private.Admit, table: PageTable) -> private.Pulled:
+    async def _prefetch(self, ticket: private.KvTicket, table: PageTable) -> Fetch:
+        """Follow an early ticket, layer by layer, until all are here."""
+        assert self._puller is not None
+        if ticket.token_count > table.capacity_tokens:
+            raise InvalidRequest(
+                f"prefetch names {ticket.token_count} cells, {table.capacity_tokens} are reserved"
+            )
+        cells = table.cells(ticket.token_count)
+        fetch = await self._transfers.run(
+            self._puller.begin, ticket, self.pool.layout, self.pool.cells, cells
+        )
+        while True:
+            if await self._transfers.run(self._puller.advance, fetch):
+                return fetch
+            await anyio.sleep(LAYER_POLL_S)
+
+    async def _pull(
+        self, admit: private.Admit, table: PageTable, early: asyncio.Task[Fetch] | None
+    ) -> private.Pulled:
         held = len(admit.token_ids) - 1
         if held != admit.ticket.token_count or not 0 < admit.prompt_tokens <= held:
             raise InvalidRequest(
@@ -143,17 +175,25 @@ class DecodeWorker:
         if self._puller is None:
             require_place(admit.ticket, self.pool, table)
             return private.Pulled()
-        moved = await self._transfers.run(
-            self._puller.pull,
-            admit.ticket,
-            self.pool.layout,
-            self.pool.cells,
-            table.cells(held),
-            digest=self._digest,
-        )
+        started_s = anyio.current_time()
+        if early is not None:
+            moved = await self._transfers.run(
+                self._puller.finish, await early, admit.ticket, self._digest
+            )
+        else:
+            moved = await self._transfers.run(
+                self._puller.pull,
+                admit.ticket,
+                self.pool.layout,
+                self.pool.cells,
+                table.cells(held),
+                digest=self._digest,
+            )
         self.transfers += 1
         self.transfer_bytes += moved.bytes
-        return private.Pulled(transfer_s=moved.seconds, bytes=moved.bytes)
+        # Of an early transfer, what the request had to wait for after its prefill.
+        seconds = moved.seconds if early is None else anyio.current_time() - started_s
+        return private.Pulled(transfer_s=seconds, bytes=moved.bytes)
 
     def _sequence(self, admit: private.Admit, table: PageTable) -> Sequence:
         return Sequence(

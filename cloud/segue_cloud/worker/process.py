@@ -11,16 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import stat
 import sys
-import threading
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from segue_cloud.cluster.members import role_name
+from segue_cloud.cluster.supervisor import WORKER_REFUSED
 from segue_cloud.config import WorkerConfig
 from segue_cloud.engine.base import CloudEngine
 from segue_cloud.kv.backends.choice import Transfers, transfers_of
@@ -33,8 +30,14 @@ from segue_cloud.watch.logs import configure, event
 from segue_cloud.worker.aggregated import AggregatedWorker
 from segue_cloud.worker.batch import Batch
 from segue_cloud.worker.compute import ThreadCompute
+from segue_cloud.worker.compute_share import FULL, share_of, take_share
 from segue_cloud.worker.decode import DecodeWorker
+from segue_cloud.worker.in_place import build_in_place
+from segue_cloud.worker.orders import Orders, first_of, orders_of_process
 from segue_cloud.worker.prefill import PrefillWorker
+from segue_cloud.worker.refining import refiner_of
+from segue_cloud.worker.residence import Residence
+from segue_cloud.worker.resident import UNIFIED, run_resident
 from segue_cloud.worker.server import Worker, WorkerServer
 from segue_protocol.errors import InvalidRequest, SegueError
 from segue_protocol.hosts import host_of
@@ -52,16 +55,18 @@ async def run_worker(config: WorkerConfig) -> None:
     with new pools under a new incarnation.
     """
     if config.role not in ("prefill", "decode", "aggregated"):
-        raise InvalidRequest(f"role is {config.role!r}, expected prefill, decode or aggregated")
-    _require_dialable(config)
+        raise InvalidRequest(
+            f"role is {config.role!r}, expected prefill, decode, aggregated or unified"
+        )
+    require_dialable(config)
     peers = peers_of_worker(config)
     transfers = transfers_of(config, peers)
     if config.transfer_trigger not in ("request", "layer"):
         raise InvalidRequest(
             f"transfer_trigger is {config.transfer_trigger!r}, expected request or layer"
         )
-    orders = _orders()
-    engine = _load_engine(config)
+    orders = orders_of_process()
+    engine = load_engine_of(config)
     role: str | None = config.role
     while role is not None:
         role = await _serve_as(replace(config, role=role), engine, peers, transfers, orders)
@@ -72,7 +77,7 @@ async def _serve_as(
     engine: CloudEngine,
     peers: Peers,
     transfers: Transfers,
-    orders: _Orders,
+    orders: Orders,
 ) -> str | None:
     """Be a member in one role; returns the role to go on in, None to end."""
     incarnation = os.urandom(16)
@@ -81,6 +86,8 @@ async def _serve_as(
     async with AsyncExitStack() as held:
         worker = _build(config, engine, incarnation, transfers, held)
         pool = incarnation if isinstance(worker, AggregatedWorker) else b""
+        if config.resident:
+            pool = Residence.parse(config.resident).incarnation
         server = WorkerServer(
             worker,
             engine,
@@ -99,12 +106,12 @@ async def _serve_as(
         told = asyncio.create_task(server.told())
         leaving = {asyncio.create_task(orders.leave.wait()), told}
         try:
-            ended = await _first(jobs | leaving)
+            ended = await first_of(jobs | leaving)
             if not ended <= leaving:
                 return None
             drain = asyncio.create_task(server.drain(config.drain_grace_s))
             leaving.add(drain)
-            drained = drain in await _first(jobs | {drain})
+            drained = drain in await first_of(jobs | {drain})
             stays = drained and told.done() and not orders.leave.is_set()
             return _next_role(told.result()) if stays else None
         finally:
@@ -120,15 +127,10 @@ def _next_role(command: private.JoinResponse) -> str | None:
     return role_name(command.switch_role.role)
 
 
-async def _first(tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
-    """Wait for the first to end, and raise what it raises."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
-    return done
-
-
-def _load_engine(config: WorkerConfig) -> CloudEngine:
+def load_engine_of(config: WorkerConfig) -> CloudEngine:
+    """The engine that is configured; of a resident process, over its weights."""
+    if config.engine == "torch" and config.resident:
+        return Residence.parse(config.resident).engine(threads=config.threads)
     if config.engine == "torch":
         from segue_cloud.engine.loading import load_engine
 
@@ -140,7 +142,7 @@ def _load_engine(config: WorkerConfig) -> CloudEngine:
         return load_emulated(
             config.model,
             find_profile(config.profile),
-            speed=config.speed,
+            speed=config.speed * share_of(config) / FULL,
             max_context_tokens=config.max_context_tokens,
         )
     raise InvalidRequest(f"engine is {config.engine!r}, expected torch or emulated")
@@ -153,9 +155,11 @@ def _build(
     transfers: Transfers,
     held: AsyncExitStack,
 ) -> Worker:
+    context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
+    if config.resident:
+        return build_in_place(config, engine, context, held)
     compute = ThreadCompute("segue-compute")
     held.callback(compute.close)
-    context = min(config.max_context_tokens or engine.max_context_tokens, engine.max_context_tokens)
     if config.role == "prefill":
         slots = SlotPool(
             engine.layout,
@@ -172,6 +176,8 @@ def _build(
             chunk_tokens=config.prefill_chunk_tokens,
             digest=_digest_kind(config.kv_digest),
             prefix_cache_bytes=config.prefix_cache_bytes,
+            layerwise=config.transfer_trigger == "layer",
+            refiner=refiner_of(config, engine),
         )
     pool = PagePool(engine.layout, config.pages, config.page_tokens, incarnation=incarnation)
     held.callback(pool.close)
@@ -190,6 +196,7 @@ def _build(
             prefill_slots=config.prefill_slots,
             max_context_tokens=context,
             prefix_cache_bytes=config.prefix_cache_bytes,
+            refiner=refiner_of(config, engine),
         )
     thread = ThreadCompute("segue-transfer")
     puller = KvPuller(transfers.reader(), deadline_s=config.transfer_deadline_s)
@@ -198,7 +205,8 @@ def _build(
     return DecodeWorker(batch, puller, thread, digest=_digest_kind(config.kv_digest))
 
 
-def _require_dialable(config: WorkerConfig) -> None:
+def require_dialable(config: WorkerConfig) -> None:
+    """Raise InvalidRequest unless worker and gateway can call one another by these settings."""
     if not host_of(config.gateway) or not config.gateway.rpartition(":")[2].isdecimal():
         raise InvalidRequest(f"gateway is {config.gateway!r}, expected HOST:PORT of a worker port")
     if config.host in ("", "0.0.0.0", "::", "[::]") and not config.advertised_host:
@@ -215,44 +223,22 @@ def _digest_kind(name: str) -> DigestKind:
     raise InvalidRequest(f"kv_digest is {name!r}, expected one of {', '.join(KINDS)}")
 
 
-@dataclass
-class _Orders:
-    """`leave`: drain first. `at_once`: somebody is in a hurry, or nobody is there any more."""
-
-    leave: asyncio.Event = field(default_factory=asyncio.Event)
-    at_once: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def signalled(self) -> None:
-        """The first SIGTERM or SIGINT asks to leave, the second insists."""
-        (self.at_once if self.leave.is_set() else self.leave).set()
-
-
-def _orders() -> _Orders:
-    loop = asyncio.get_running_loop()
-    orders = _Orders()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, orders.signalled)
-
-    def watch_parent() -> None:
-        # A pipe closes when its last holder ends, however it ends.
-        # (Not through sys.stdin: its lock would be held here at interpreter exit.)
-        while os.read(0, 4096):
-            pass
-        loop.call_soon_threadsafe(orders.at_once.set)
-
-    # A worker started by hand has a terminal or /dev/null there, which say nothing.
-    mode = os.fstat(0).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-        threading.Thread(target=watch_parent, name="segue-parent", daemon=True).start()
-    return orders
+async def _run(config: WorkerConfig) -> None:
+    if config.role != UNIFIED:
+        await run_worker(config)
+        return
+    require_dialable(config)
+    await run_resident(config, load_engine_of)
 
 
 def main(config: WorkerConfig) -> int:
     """Run one worker; the exit status tells the supervisor whether to try again."""
     try:
         configure(config.log_format, config.log_level)
-        asyncio.run(run_worker(config))
+        if config.resident:
+            take_share(share_of(config))
+        asyncio.run(_run(config))
     except SegueError as error:
         print(f"segue worker: {error.message}", file=sys.stderr)
-        return os.EX_TEMPFAIL if error.retryable else 1
+        return os.EX_TEMPFAIL if error.retryable and error.reason != WORKER_REFUSED else 1
     return 0

@@ -22,6 +22,8 @@ from segue_device.cli.terminal import Terminal
 # Sky blue and orange: told apart with any colour vision.
 TINTS = {Source.CLOUD: "color(74)", Source.DEVICE: "color(214)"}
 TAKEOVER_MARK = "|"
+# A longer gap between two tokens is seen.
+STALL_S = 0.25
 
 
 @contextmanager
@@ -73,6 +75,13 @@ def stream_answer(answer: SyncAnswer, terminal: Terminal, *, tinted: bool = Fals
             terminal.note(note)
 
 
+def explain_tints(terminal: Terminal) -> None:
+    """Who writes in which tint; on a terminal only."""
+    if terminal.out.is_terminal:
+        terminal.note("the cloud writes like this,", TINTS[Source.CLOUD])
+        terminal.note(f"and behind the mark {TAKEOVER_MARK} the device", TINTS[Source.DEVICE])
+
+
 def collect_answer(answer: SyncAnswer) -> Result:
     """One answer without a word on the way; Ctrl-C as in :func:`stream_answer`."""
     with answer, cancelled_by_interrupt(answer.cancel):
@@ -116,11 +125,14 @@ def summary(result: Result) -> str:
     parts = [who, f"prompt of {usage.prompt_tokens}"]
     if usage.cached_tokens:
         parts[-1] += f", {usage.cached_tokens} of them kept from the turn before"
+    if usage.kept_tokens is not None:
+        parts[-1] += f", {usage.kept_tokens} of them kept on the device"
     if timings.ttft_s is not None:
         parts.append(f"first token after {timings.ttft_s:.2f} s")
     if timings.tpot_s is not None:
-        parts.append(f"{1000 * timings.tpot_s:.0f} ms a token")
+        parts.append(f"{1 / max(timings.tpot_s, 1e-6):.1f} tokens/s")
         parts.append(f"longest gap {timings.max_gap_s:.2f} s")
+        parts.append(f"{timings.stalls(STALL_S)} stalls over {1000 * STALL_S:.0f} ms")
     if result.takeover_index:
         parts.append(f"takeover at token {result.takeover_index}")
     if result.finish_reason is FinishReason.LENGTH:

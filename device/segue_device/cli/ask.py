@@ -35,6 +35,7 @@ def ask(
     temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
     system: options.System = None,
+    keep_ratio: options.KeepRatio = None,
     unpaced: options.Unpaced = False,
     explain: Explain = False,
     insecure: options.Insecure = False,
@@ -66,6 +67,7 @@ def ask(
             max_tokens=max_tokens,
             sampling=Sampling(temperature=temperature, seed=seed),
             mode=mode,
+            keep_ratio=keep_ratio,
         )
         if as_json:
             result = answering.collect_answer(answer)

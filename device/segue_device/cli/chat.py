@@ -78,7 +78,10 @@ class Conversation:
 
     def run(self) -> bool:
         """Read and answer until the end; whether an answer failed."""
+        from segue_device.cli import answering
+
         self._session = self.client.session(**self.settings)
+        answering.explain_tints(self.terminal)
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  (gives input() a line editor)
@@ -134,6 +137,8 @@ class Conversation:
 
 def _stats(results: list[Result]) -> str:
     """Figures over several answers."""
+    from segue_device.cli.answering import STALL_S
+
     if not results:
         return "no answer yet"
     first_s = [each.timings.ttft_s for each in results if each.timings.ttft_s is not None]
@@ -143,4 +148,6 @@ def _stats(results: list[Result]) -> str:
     if first_s:
         parts.append(f"first token after {sum(first_s) / len(first_s):.2f} s on average")
     parts.append(f"longest gap {max(each.timings.max_gap_s for each in results):.2f} s")
+    stalls = sum(each.timings.stalls(STALL_S) for each in results)
+    parts.append(f"{stalls} stalls over {1000 * STALL_S:.0f} ms")
     return "; ".join(parts)

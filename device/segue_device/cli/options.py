@@ -69,6 +69,16 @@ Temperature = Annotated[
 System = Annotated[
     str | None, typer.Option("--system", metavar="TEXT", help="A system message to begin with.")
 ]
+KeepRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-ratio",
+        min=0.01,
+        max=1.0,
+        metavar="R",
+        help="Share of a long prompt to prefill here, chosen by the cloud; 1 is all of it.",
+    ),
+]
 Unpaced = Annotated[
     bool,
     typer.Option("--no-pacing", "--raw", help="Show tokens as they come, not at a steady pace."),

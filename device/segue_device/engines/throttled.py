@@ -58,6 +58,11 @@ class ThrottledEngine:
         self._overslept_s = 0.0
         self._append_ended_well = True
 
+    def slow_to(self, profile: DeviceProfile) -> None:
+        """Be another device from the next append on. Raises InvalidRequest on a bad profile."""
+        profile.validate()
+        self._profile = profile
+
     @property
     def identity(self) -> ModelIdentity:
         return self._engine.identity

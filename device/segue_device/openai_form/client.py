@@ -115,6 +115,7 @@ async def _begin(
         sampling=request.sampling,
         mode=request.mode,
         credit_through=request.credit_through,
+        keep_ratio=request.keep_ratio,
         pacing=pacing,
         logprobs=request.logprobs,
         model=model,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from segue_protocol.errors import InvalidRequest, Unsupported
+
+Default = TypeVar("Default", float, None)
 
 
 class Fields:
@@ -36,7 +38,7 @@ class Fields:
             return value or False
         raise wrong(self.path(name), value, "true or false")
 
-    def number(self, name: str, default: float) -> float:
+    def number(self, name: str, default: Default) -> float | Default:
         value = self.take(name)
         if value is None:
             return default

@@ -73,6 +73,7 @@ class FormRequest:
     max_tokens: int | None = None
     mode: Mode | None = None
     credit_through: int | None = None
+    keep_ratio: float | None = None
     stream: bool = False
     include_usage: bool = False
     logprobs: bool = False
@@ -138,6 +139,7 @@ def _finish(fields: Fields, prompt: Mapping[str, Any], logprobs: bool) -> FormRe
         sampling=_sampling(fields, segue.sampling),
         mode=segue.mode,
         credit_through=segue.credit_through,
+        keep_ratio=segue.keep_ratio,
         stream=stream,
         include_usage=_include_usage(fields, stream),
         logprobs=logprobs,
@@ -214,12 +216,13 @@ def _stop(value: Any) -> tuple[str, ...]:
 class _Segue:
     """The field ``segue``: what OpenAI's interface has no word for.
 
-    ``mode``, ``credit_through``, and of the sampler ``top_k``, ``min_p``,
+    ``mode``, ``credit_through``, ``keep_ratio``, and of the sampler ``top_k``, ``min_p``,
     ``repetition_penalty`` and ``stop_token_ids``.
     """
 
     mode: Mode | None = None
     credit_through: int | None = None
+    keep_ratio: float | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -230,6 +233,7 @@ class _Segue:
         found = cls(
             mode=_mode(fields.text("mode")),
             credit_through=fields.integer("credit_through", 1, MAX_OUTPUT_TOKENS),
+            keep_ratio=fields.number("keep_ratio", None),
             sampling={
                 "top_k": fields.integer("top_k", 0, 2**32 - 1) or 0,
                 "min_p": fields.number("min_p", 0.0),

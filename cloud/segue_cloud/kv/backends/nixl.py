@@ -13,8 +13,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,10 @@ from segue_protocol.errors import TransferError
 from segue_protocol.wire import private
 
 LOOPBACK = "lo"
-# Layers are read together up to this size: few reads, and still out of the cache.
-STAGING_BYTES = 4 << 20
+# Layers are read together up to this size, several reads ahead of the scatter: an
+# end of a read takes a poll of the sender, and what was read is still in the cache.
+BATCH_BYTES = 4 << 20
+READS_AHEAD = 3
 MAX_QUARANTINED = 8
 # How long a sender answers after its last slot was released, so that a late
 # receiver learns at once that its ticket is stale.
@@ -38,6 +41,9 @@ LINGER_S = 1.0
 MAX_PEERS = 64
 
 _WORD_BYTES = 8
+# (from there, to here, bytes)
+_Runs = list[tuple[int, int, int]]
+
 # Agents whose reads never ended: with them NIXL would free what may still be written to.
 _abandoned: list[object] = []
 
@@ -103,23 +109,17 @@ class NixlSender:
         return time.monotonic() < self._poll_until_s
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Staging:
-    """A registered buffer; the first page is for the sender's counters."""
+    """A registered buffer, and the reads into it; its first page is for the sender's counters."""
 
     bytes: npt.NDArray[np.uint8]
     registration: Any
+    reads: deque[NixlRead] = field(default_factory=deque)
 
     @property
     def address(self) -> int:
         return int(self.bytes.ctypes.data)
-
-
-@dataclass(slots=True)
-class _Unfinished:
-    peer: str
-    staging: _Staging
-    read: NixlRead
 
 
 class NixlReader:
@@ -130,8 +130,9 @@ class NixlReader:
         self._devices = devices
         self._backend = ""
         self._peers: dict[str, bytes] = {}
+        self._gone: set[str] = set()
         self._staging: _Staging | None = None
-        self._unfinished: list[_Unfinished] = []
+        self._unfinished: list[tuple[str, _Staging]] = []
 
     @property
     def name(self) -> str:
@@ -143,7 +144,7 @@ class NixlReader:
 
     @property
     def quarantined_bytes(self) -> int:
-        return sum(len(each.staging.bytes) for each in self._unfinished)
+        return sum(len(staging.bytes) for _, staging in self._unfinished)
 
     def read(
         self, ticket: private.KvTicket, layout: KvLayout, first: int, deadline: Deadline
@@ -152,29 +153,40 @@ class NixlReader:
             raise incompatible(ticket, "nixl")
         self._settle()
         layer_bytes = ticket.layers[0].length_bytes
-        together = max(1, STAGING_BYTES // layer_bytes)
-        staging = self._room(PAGE_BYTES + together * layer_bytes)
+        together = max(1, BATCH_BYTES // layer_bytes)
+        batches = min(READS_AHEAD, -(-layout.num_layers // together))
+        staging = self._room(PAGE_BYTES + batches * together * layer_bytes)
         peer = self._peer(ticket)
-        done = self._check(peer, ticket, staging, deadline)
-        stop = min(done, layout.num_layers) if ticket.early else layout.num_layers
-        shape = layout.shape(ticket.token_count)[1:]
-        for start in range(first, stop, together):
-            spans = ticket.layers[start : min(start + together, stop)]
-            here = range(PAGE_BYTES, PAGE_BYTES + len(spans) * layer_bytes, layer_bytes)
-            there = ticket.nixl.data_address
-            runs = [
-                (there + span.offset_bytes, staging.address + offset, layer_bytes)
-                for span, offset in zip(spans, here, strict=True)
-            ]
-            self._copy(peer, ticket, staging, _joined(runs), deadline)
-            for offset in here:
-                run = staging.bytes[offset : offset + layer_bytes]
-                yield run.view(layout.storage_dtype).reshape(shape)
-        self._check(peer, ticket, staging, deadline)
+        try:
+            done = self._check(peer, ticket, staging, deadline)
+            stop = min(done, layout.num_layers) if ticket.early else layout.num_layers
+            starts = range(first, stop, together)
+            shape = layout.shape(ticket.token_count)[1:]
+            for turn in range(len(starts)):
+                # As far ahead as there are batches whose layers were taken.
+                for ahead in range(turn + len(staging.reads), min(turn + batches, len(starts))):
+                    spans = ticket.layers[starts[ahead] : min(starts[ahead] + together, stop)]
+                    offset = PAGE_BYTES + ahead % batches * together * layer_bytes
+                    self._post(peer, ticket, staging, _runs(ticket, spans, staging, offset))
+                self._end_first(peer, ticket, staging, deadline)
+                offset = PAGE_BYTES + turn % batches * together * layer_bytes
+                for _ in range(starts[turn], min(starts[turn] + together, stop)):
+                    run = staging.bytes[offset : offset + layer_bytes]
+                    yield run.view(layout.storage_dtype).reshape(shape)
+                    offset += layer_bytes
+            self._check(peer, ticket, staging, deadline)
+        finally:
+            if staging.reads:
+                self._unfinished.append((peer, staging))
+                self._staging = None
         self._settle()
 
     def forget(self, ticket: private.KvTicket) -> None:
-        self._remove(f"segue-{ticket.incarnation.hex()}")
+        # One that lives is kept: UCX holds a socket of every connection that was
+        # given up until the other side ends.
+        peer = f"segue-{ticket.incarnation.hex()}"
+        if peer in self._gone:
+            self._remove(peer)
 
     def close(self) -> None:
         self._settle()
@@ -196,7 +208,8 @@ class NixlReader:
             (source.layers_done_address + place, here + _WORD_BYTES, _WORD_BYTES),
             (source.generations_address - HEADER_BYTES, here + 2 * _WORD_BYTES, HEADER_BYTES),
         ]
-        self._copy(peer, ticket, staging, words, deadline)
+        self._post(peer, ticket, staging, words)
+        self._end_first(peer, ticket, staging, deadline)
         header = staging.bytes[2 * _WORD_BYTES : 2 * _WORD_BYTES + HEADER_BYTES].tobytes()
         if header_incarnation(header) != ticket.incarnation:
             raise TransferError(
@@ -207,34 +220,29 @@ class NixlReader:
         require_use(generation, ticket)
         return int(layers)
 
-    def _copy(
-        self,
-        peer: str,
-        ticket: private.KvTicket,
-        staging: _Staging,
-        runs: list[tuple[int, int, int]],
-        deadline: Deadline,
-    ) -> None:
+    def _post(self, peer: str, ticket: private.KvTicket, staging: _Staging, runs: _Runs) -> None:
         try:
-            read = self._agent.read(peer, runs)
+            staging.reads.append(self._agent.read(peer, runs))
         except Exception as error:  # NIXL's have no base class of their own
-            # Of several runs some may be on their way.
-            self._retire()
+            self._gone.add(peer)
             raise peer_gone(ticket, error) from error
+
+    def _end_first(
+        self, peer: str, ticket: private.KvTicket, staging: _Staging, deadline: Deadline
+    ) -> None:
+        """Wait for the oldest read into this buffer."""
+        read = staging.reads[0]
         try:
             while not read.done():
                 deadline.left_s()
                 time.sleep(POLL_S)
         except TransferError:
-            self._unfinished.append(_Unfinished(peer, staging, read))
-            self._staging = None
             raise
         except Exception as error:
-            read.release()
-            self._retire()
+            self._gone.add(peer)
             raise peer_gone(ticket, error) from error
         self._backend = self._backend or read.backend
-        read.release()
+        staging.reads.popleft().release()
 
     def _peer(self, ticket: private.KvTicket) -> str:
         """The sender's agent. One that restarted under its old name replaces what was known."""
@@ -246,8 +254,8 @@ class NixlReader:
             self._remove(next(iter(self._peers)))
         try:
             found = self._agent.add_peer(metadata)
-        except Exception as error:
-            raise bad_ticket(f"NIXL does not take its metadata ({error})") from error
+        except Exception as error:  # also where nobody listens at its address any more
+            raise peer_gone(ticket, error) from error
         self._peers[found] = metadata
         if found != name:
             self._remove(found)
@@ -256,8 +264,9 @@ class NixlReader:
 
     def _remove(self, peer: str) -> None:
         # With a read unfinished the connection stays: it must be able to end.
-        if any(each.peer == peer for each in self._unfinished):
+        if any(peer == waiting for waiting, _ in self._unfinished):
             return
+        self._gone.discard(peer)
         if self._peers.pop(peer, None) is not None:
             self._agent.remove_peer(peer)
 
@@ -281,26 +290,33 @@ class NixlReader:
 
     def _settle(self) -> None:
         """Free the buffers whose reads have ended, one way or the other."""
-        waiting = []
-        for each in self._unfinished:
-            try:
-                if not each.read.done():
-                    waiting.append(each)
-                    continue
-            except Exception:  # the peer is gone, and with it whoever could write
-                pass
-            each.read.release()
-            self._agent.deregister(each.staging.registration)
-        self._unfinished = waiting
+        for entry in list(self._unfinished):
+            _, staging = entry
+            while staging.reads and _ended(staging.reads[0]):
+                staging.reads.popleft().release()
+            if not staging.reads:
+                self._agent.deregister(staging.registration)
+                self._unfinished.remove(entry)
 
 
-def _joined(runs: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Neighbours as one."""
-    joined = [runs[0]]
-    for there, here, size in runs[1:]:
-        last_there, last_here, last_size = joined[-1]
-        if last_there + last_size == there and last_here + last_size == here:
-            joined[-1] = (last_there, last_here, last_size + size)
+def _ended(read: NixlRead) -> bool:
+    try:
+        return read.done()
+    except Exception:  # the peer is gone, and with it whoever could write
+        return True
+
+
+def _runs(
+    ticket: private.KvTicket, spans: Sequence[private.LayerSpan], staging: _Staging, offset: int
+) -> _Runs:
+    """The reads of some layers into a buffer from `offset` on; neighbours as one."""
+    joined: _Runs = []
+    here = staging.address + offset
+    for span in spans:
+        there = ticket.nixl.data_address + span.offset_bytes
+        if joined and sum(joined[-1][::2]) == there:
+            joined[-1] = (*joined[-1][:2], joined[-1][2] + span.length_bytes)
         else:
-            joined.append((there, here, size))
+            joined.append((there, here, span.length_bytes))
+        here += span.length_bytes
     return joined

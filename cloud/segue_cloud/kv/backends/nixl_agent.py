@@ -16,7 +16,7 @@ import numpy as np
 from segue_protocol.errors import Unsupported
 
 # Between two looks at an unfinished read, at either end.
-POLL_S = 0.0005
+POLL_S = 0.0002
 _KIND = "DRAM"
 
 

@@ -75,7 +75,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., refinement: _Optional[_Union[Refinement, _Mapping]] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., progress: _Optional[_Union[CloudProgress, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., warning: _Optional[_Union[CloudWarning, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
-    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs", "label", "network")
+    __slots__ = ("request_id", "protocol", "model", "identity", "prompt_token_ids", "prompt_text", "messages", "output_prefix", "sampling", "limits", "slo", "profile", "credit", "cached_tokens", "logprobs", "label", "keep_ratio", "network")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Start(_message.Message):
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     protocol: ProtocolVersion
@@ -109,8 +110,9 @@ class Start(_message.Message):
     cached_tokens: int
     logprobs: bool
     label: str
+    keep_ratio: float
     network: NetworkEstimate
-    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ..., label: _Optional[str] = ..., network: _Optional[_Union[NetworkEstimate, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., model: _Optional[str] = ..., identity: _Optional[_Union[ModelIdentity, _Mapping]] = ..., prompt_token_ids: _Optional[_Union[TokenIds, _Mapping]] = ..., prompt_text: _Optional[str] = ..., messages: _Optional[_Union[ChatMessages, _Mapping]] = ..., output_prefix: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., slo: _Optional[_Union[Slo, _Mapping]] = ..., profile: _Optional[_Union[DeviceProfile, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., logprobs: bool = ..., label: _Optional[str] = ..., keep_ratio: _Optional[float] = ..., network: _Optional[_Union[NetworkEstimate, _Mapping]] = ...) -> None: ...
 
 class Resume(_message.Message):
     __slots__ = ("generation_id", "resume_token", "next_index", "credit")
@@ -336,18 +338,20 @@ class CloudUsage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., cloud_tokens: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class CloudTimings(_message.Message):
-    __slots__ = ("waiting_s", "prefill_s", "transfer_s", "decode_s", "slot_s")
+    __slots__ = ("waiting_s", "prefill_s", "transfer_s", "decode_s", "slot_s", "list_s")
     WAITING_S_FIELD_NUMBER: _ClassVar[int]
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_S_FIELD_NUMBER: _ClassVar[int]
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     SLOT_S_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
     waiting_s: float
     prefill_s: float
     transfer_s: float
     decode_s: float
     slot_s: float
-    def __init__(self, waiting_s: _Optional[float] = ..., prefill_s: _Optional[float] = ..., transfer_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., slot_s: _Optional[float] = ...) -> None: ...
+    list_s: float
+    def __init__(self, waiting_s: _Optional[float] = ..., prefill_s: _Optional[float] = ..., transfer_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., slot_s: _Optional[float] = ..., list_s: _Optional[float] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("sequence",)

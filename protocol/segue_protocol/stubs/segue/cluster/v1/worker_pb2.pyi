@@ -185,7 +185,7 @@ class PrefillRequest(_message.Message):
     def __init__(self, job: _Optional[_Union[PrefillJob, _Mapping]] = ..., release: _Optional[_Union[ReleaseKv, _Mapping]] = ...) -> None: ...
 
 class PrefillJob(_message.Message):
-    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place")
+    __slots__ = ("generation_id", "epoch", "token_ids", "prompt_tokens", "sampling", "cache_salt", "shared_tokens", "place", "keep_ratio")
     GENERATION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +194,7 @@ class PrefillJob(_message.Message):
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
     SHARED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_RATIO_FIELD_NUMBER: _ClassVar[int]
     generation_id: str
     epoch: int
     token_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -202,21 +203,24 @@ class PrefillJob(_message.Message):
     cache_salt: bytes
     shared_tokens: int
     place: KvPlace
-    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ...) -> None: ...
+    keep_ratio: float
+    def __init__(self, generation_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., prompt_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_split_inference_pb2.Sampling, _Mapping]] = ..., cache_salt: _Optional[bytes] = ..., shared_tokens: _Optional[int] = ..., place: _Optional[_Union[KvPlace, _Mapping]] = ..., keep_ratio: _Optional[float] = ...) -> None: ...
 
 class ReleaseKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class PrefillResponse(_message.Message):
-    __slots__ = ("accepted", "prefilled", "started")
+    __slots__ = ("accepted", "prefilled", "started", "refined")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PREFILLED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
+    REFINED_FIELD_NUMBER: _ClassVar[int]
     accepted: Accepted
     prefilled: Prefilled
     started: Started
-    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
+    refined: Refined
+    def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., prefilled: _Optional[_Union[Prefilled, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., refined: _Optional[_Union[Refined, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("ticket",)
@@ -228,8 +232,16 @@ class Accepted(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Refined(_message.Message):
+    __slots__ = ("kept", "list_s")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
+    kept: _containers.RepeatedCompositeFieldContainer[_split_inference_pb2.Range]
+    list_s: float
+    def __init__(self, kept: _Optional[_Iterable[_Union[_split_inference_pb2.Range, _Mapping]]] = ..., list_s: _Optional[float] = ...) -> None: ...
+
 class Prefilled(_message.Message):
-    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens")
+    __slots__ = ("epoch", "index", "token_id", "ticket", "prefill_s", "logprob", "cached_tokens", "list_s")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +249,7 @@ class Prefilled(_message.Message):
     PREFILL_S_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LIST_S_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     index: int
     token_id: int
@@ -244,7 +257,8 @@ class Prefilled(_message.Message):
     prefill_s: float
     logprob: float
     cached_tokens: int
-    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    list_s: float
+    def __init__(self, epoch: _Optional[int] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., ticket: _Optional[_Union[KvTicket, _Mapping]] = ..., prefill_s: _Optional[float] = ..., logprob: _Optional[float] = ..., cached_tokens: _Optional[int] = ..., list_s: _Optional[float] = ...) -> None: ...
 
 class DecodeRequest(_message.Message):
     __slots__ = ("reserve", "admit", "credit", "prefetch")
@@ -383,7 +397,7 @@ class ClusterStatus(_message.Message):
     def __init__(self, gateway_pid: _Optional[int] = ..., sessions_running: _Optional[int] = ..., tasks_running: _Optional[int] = ..., open_streams: _Optional[int] = ..., dropped_tokens_total: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ...) -> None: ...
 
 class GroupStatus(_message.Message):
-    __slots__ = ("name", "prefill_workers", "decode_workers", "prefill_s", "decode_s", "cloud_tokens", "requests_per_s", "rejected_share", "balanced_prefill_workers")
+    __slots__ = ("name", "prefill_workers", "decode_workers", "prefill_s", "decode_s", "cloud_tokens", "requests_per_s", "rejected_share", "balanced_prefill_workers", "time_to_first_token_s", "time_per_output_token_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
     DECODE_WORKERS_FIELD_NUMBER: _ClassVar[int]
@@ -393,6 +407,8 @@ class GroupStatus(_message.Message):
     REQUESTS_PER_S_FIELD_NUMBER: _ClassVar[int]
     REJECTED_SHARE_FIELD_NUMBER: _ClassVar[int]
     BALANCED_PREFILL_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    TIME_PER_OUTPUT_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     name: str
     prefill_workers: int
     decode_workers: int
@@ -402,7 +418,9 @@ class GroupStatus(_message.Message):
     requests_per_s: float
     rejected_share: float
     balanced_prefill_workers: float
-    def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ...) -> None: ...
+    time_to_first_token_s: float
+    time_per_output_token_s: float
+    def __init__(self, name: _Optional[str] = ..., prefill_workers: _Optional[int] = ..., decode_workers: _Optional[int] = ..., prefill_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., cloud_tokens: _Optional[float] = ..., requests_per_s: _Optional[float] = ..., rejected_share: _Optional[float] = ..., balanced_prefill_workers: _Optional[float] = ..., time_to_first_token_s: _Optional[float] = ..., time_per_output_token_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("role", "pid", "incarnation", "slots_used", "slots", "pages_used", "pages", "running", "parked", "prefilled_tokens_total", "decode_steps_total", "decoded_tokens_total", "transfers_total", "transfer_bytes_total", "rejections_total", "integrity_error", "draining", "cached_tokens_total", "group", "ready", "unready_reason", "transfer_failures", "leases_expired_total", "quarantined_bytes", "transfer")

@@ -1,7 +1,7 @@
-"""A prefill side in a process of its own, with any transfer backend, for tests and soaks.
+"""A prefill side in a process of its own, with any transfer backend, for benchmarks and tests.
 
 One JSON object a line over its standard input, one line back. Run as a module it
-is the child; :class:`Sender` is the handle.
+is the child; :class:`RemoteSender` is the handle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,8 @@ from segue_cloud.kv.layout import KvLayout
 from segue_cloud.kv.memory import MemoryFile
 from segue_protocol.wire import private
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LAYOUT = KvLayout(num_layers=3, num_kv_heads=2, head_dim=8, dtype="float32")
-MAX_TOKENS = 1024
-SLOTS = 32
 SECURITY = TcpSecurity("a token that only these processes share")
 
 
@@ -45,23 +44,40 @@ def make_sender(backend: TransferName, memory: MemoryFile) -> Sender:
 
 def random_cells(layout: KvLayout, tokens: int, seed: int) -> Any:
     """Cells [layers, 2, tokens, kv_heads, head_dim] that both processes can make."""
-    drawn = np.random.default_rng(seed).standard_normal(layout.shape(tokens))
-    return (drawn * 1000).astype(layout.storage_dtype)
+    cells = np.empty(layout.shape(tokens), layout.storage_dtype)
+    _fill(cells, seed)
+    return cells
+
+
+def _fill(cells: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for layer in cells:
+        # Small bytes make numbers of every kind, and never one that differs from itself.
+        drawn = rng.integers(0, 64, layer.nbytes, np.uint8)
+        layer[:] = drawn.view(cells.dtype).reshape(layer.shape)
 
 
 class RemoteSender:
     """Context manager: the child lives inside it and is dead after it."""
 
     def __init__(
-        self, backend: TransferName, layout: KvLayout = LAYOUT, incarnation: bytes | None = None
+        self,
+        backend: TransferName,
+        layout: KvLayout = LAYOUT,
+        *,
+        slots: int = 32,
+        max_tokens: int = 1024,
+        incarnation: bytes | None = None,
     ) -> None:
         options = {
             "backend": backend,
+            "slots": slots,
+            "max_tokens": max_tokens,
             "layout": layout.to_wire().SerializeToString().hex(),
             "incarnation": (incarnation or os.urandom(16)).hex(),
         }
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.contract.kv_senders", json.dumps(options)],
+            [sys.executable, "-m", "benchmarks.kv_sender", json.dumps(options)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -72,6 +88,9 @@ class RemoteSender:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._child.kill()
         self._child.communicate()
 
@@ -82,6 +101,11 @@ class RemoteSender:
     def ticket(self, tokens: int, seed: int, digest: str = "full") -> private.KvTicket:
         """A ticket for cells drawn from `seed` (see :func:`random_cells`)."""
         answer = self.ask(acquire=tokens, seed=seed, digest=digest)
+        return private.KvTicket.FromString(bytes.fromhex(answer))
+
+    def ticket_as_before(self, tokens: int) -> private.KvTicket:
+        """A ticket without digest for what lies in the slot already."""
+        answer = self.ask(acquire=tokens, seed=None, digest="off")
         return private.KvTicket.FromString(bytes.fromhex(answer))
 
     def early_ticket(self, tokens: int, seed: int) -> private.KvTicket:
@@ -101,6 +125,10 @@ class RemoteSender:
     def damage(self, slot: int) -> None:
         """Flip one bit of the last layer's last value, after the ticket was made."""
         self.ask(damage=slot)
+
+    def cpu_s(self) -> float:
+        """Processor time it has used."""
+        return float(self.ask(cpu=True))
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
@@ -129,13 +157,13 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def _serve(options: dict[str, str]) -> None:
+def _serve(options: dict[str, Any]) -> None:
     layout = KvLayout.from_wire(private.KvLayout.FromString(bytes.fromhex(options["layout"])))
     backend: Any = options["backend"]
     pool = SlotPool(
         layout,
-        SLOTS,
-        MAX_TOKENS,
+        options["slots"],
+        options["max_tokens"],
         incarnation=bytes.fromhex(options["incarnation"]),
         sender=lambda memory: make_sender(backend, memory),
     )
@@ -150,10 +178,15 @@ def _obey(command: dict[str, Any], pool: SlotPool, slots: dict[int, Slot]) -> st
         slot = pool.acquire(command["acquire"])
         assert slot is not None
         slots[slot.index] = slot
-        slot.cells[:] = random_cells(pool.layout, slot.tokens, command["seed"])
+        if command["seed"] is not None:
+            _fill(slot.cells, command["seed"])
         early = command.get("early", False)
         ticket = slot.early_ticket() if early else slot.ticket(command["digest"])
         return ticket.SerializeToString().hex()
+    if "used" in command:
+        return str(pool.used)
+    if "cpu" in command:
+        return str(time.process_time())
     if "final" in command:
         return slots[command["final"]].ticket("full").SerializeToString().hex()
     if "release" in command:

@@ -1,0 +1,9 @@
+/** The public names. */
+
+export { Client } from "./client.js";
+export * from "./errors.js";
+export { ModelStore } from "./modelStore.js";
+export { MODES } from "./modes.js";
+export { measureProfile } from "./profile.js";
+export { DeviceProfile } from "./timeline.js";
+export { WebSocketTransport } from "./webSocketTransport.js";
