@@ -74,6 +74,8 @@ class Call:
     granted: int = 0
     arrived_s: float = 0.0
     first_token_s: float | None = None
+    # Of the prefill, until the kept list was there; 0 without one.
+    list_s: float = 0.0
     # What its first token waited for.
     prefill_s: float = 0.0
     waited_s: float = 0.0

@@ -58,6 +58,8 @@ class PdGateway(Gateway):
 
     def _listed(self, call: Call) -> None:
         if call.phase is Phase.PREFILLING:
+            assert isinstance(call.prompt, Prefilling)
+            call.list_s = self._case.cloud.list_share * call.prompt.seconds
             call.peer.kept_list()
 
     def _prefilled(self, call: Call) -> None:
