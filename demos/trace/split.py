@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -96,11 +96,16 @@ class SplitPhone(Phone):
     # ---- to the gateway
 
     def _send_credit(self, through: int) -> None:
-        self._up.send(lambda: self.call and self._gateway.raise_credit(self.call, through))
+        self._up.send(lambda: self._steer(lambda call: self._gateway.raise_credit(call, through)))
 
     def _send_takeover(self) -> None:
         if self._cloud_alive:
-            self._up.send(lambda: self.call and self._gateway.end(self.call))
+            self._up.send(lambda: self._steer(self._gateway.end))
+
+    def _steer(self, change: Callable[[Call], None]) -> None:
+        """At the gateway; messages keep their order, so the call is known there."""
+        assert self.call is not None
+        change(self.call)
 
 
 class RoutedPhone(SplitPhone):
