@@ -67,7 +67,8 @@ class Call:
     credit: int
     # The device follows every token; else they are told together when the call stops.
     watched: bool = True
-    wants_list: bool = False
+    # Below 1 the prompt is refined.
+    keep_ratio: float = 1.0
     phase: Phase = Phase.WAITING
     made: int = 0
     # Output indices below this have cells: the credit, once it was granted.

@@ -51,7 +51,7 @@ class PdGateway(Gateway):
         self._hold(call, +1, tokens)
         call.prompt = Prefilling(
             tokens=tokens,
-            listed=(lambda: self._listed(call)) if call.wants_list and not call.made else None,
+            listed=(lambda: self._listed(call)) if call.keep_ratio < 1 and not call.made else None,
             done=lambda: self._prefilled(call),
         )
         instance.accept(call.prompt)

@@ -45,7 +45,6 @@ class SplitPhone(Phone):
         super().__init__(events, case, request, done, cached_tokens=cached_tokens)
         self._gateway = gateway
         self._quality = quality
-        self._keep_ratio = 1.0
         self._up = Wire(events, case.network, request.chance("up"))
         self._down = Wire(events, case.network, request.chance("down"))
 
@@ -67,7 +66,6 @@ class SplitPhone(Phone):
             targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
             quality=self._quality if prompt_tokens >= MIN_PROMPT_TOKENS else (),
         )
-        self._keep_ratio = advice.keep_ratio
         credit = max(1, advice.cloud_tokens)
         self._down.send(lambda: self.on_started(credit, advice.pace_s))
         self.call = Call(
@@ -75,7 +73,7 @@ class SplitPhone(Phone):
             prompt_tokens=prompt_tokens,
             output_tokens=self.request.output_tokens,
             credit=credit,
-            wants_list=advice.keep_ratio < 1,
+            keep_ratio=advice.keep_ratio,
         )
         self._gateway.submit(self.call)
 
@@ -86,7 +84,8 @@ class SplitPhone(Phone):
 
     def kept_list(self) -> None:
         """From the gateway."""
-        kept = kept_ranges(self.request, self._keep_ratio)
+        assert self.call is not None
+        kept = kept_ranges(self.request, self.call.keep_ratio)
         self._down.send(lambda: self.on_list(kept))
 
     def refused(self) -> None:
