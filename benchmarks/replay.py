@@ -140,8 +140,8 @@ def claims(
             met = value >= target if relation == ">=" else value <= target
         table[name] = {"value": value, "target": f"{relation} {target}" if relation else None}
         table[name]["met"] = met
-    for name in ("slot_time_saved_r25", "stalled_answers"):
-        table[name]["recall_at_r25"] = case.quality.get(0.25)
+    table["slot_time_saved_r25"]["recall"] = case.quality.get(0.25)
+    table["slot_time_saved_tuner"]["keep_ratio"] = refined.get("keep_ratio")
     return table
 
 
@@ -174,7 +174,9 @@ def table(report: Mapping[str, Any], case: Case) -> str:
             lines.append(
                 f"  {name:<26} {claim['value']:8.3f} {claim['target'] or '':>10} {verdict}"
             )
-        lines.append(f"  recall kept at r = 0.25: {case.quality.get(0.25)} ({case.quality_source})")
+        own = report["claims"]["slot_time_saved_tuner"]["keep_ratio"]
+        lines.append(f"  the tuner's own keep ratio: {own:.3g} in the mean")
+        lines.append(f"  recall by keep ratio: {dict(case.quality)} ({case.quality_source})")
     if report["limits"]:
         lines += ["", "When not to split:"]
         lines += [f"  {name}: {found['says']}" for name, found in report["limits"].items()]

@@ -52,9 +52,13 @@ TINY = ROOT / "demos/model/tiny"
 AGREEMENT = 0.15
 # Emulated: requests a second at one prefill and one decode instance; what fits them.
 RATE_RPS, CONTEXT_TOKENS = 1.5, 4096
-# Real compute: prompt lengths, of which every second one only fits the profile.
-REAL_LENGTHS = (200, 300, 450, 600, 800, 1000, 1250, 1500)
-REAL_OUTPUT, REAL_CONTEXT = 60, 2048
+# Real compute: prompt lengths. The first only warms up; of the others, those at the odd places
+# are compared and the rest fit the profile.
+REAL_LENGTHS = (150, 200, 300, 400, 500, 600, 700, 800, 1000)
+WARM_UP = 64
+REAL_OUTPUT, REAL_CONTEXT = 120, 2048
+# A slow phone: the cloud shares a small machine with it and must still be the quicker one.
+REAL_PREFILL_TPS = 300
 
 
 @dataclass(frozen=True)
@@ -191,12 +195,18 @@ def _taking(speed: TrueSpeed) -> Callable[[int, int], Awaitable[None]]:
 def real(model: Path, seed: int) -> dict[str, Any]:
     """One answer at a time through a cluster of processes; the phone is emulated."""
     case = _plain(Case.load())
-    case = replace(case, device=replace(case.device, speed_jitter=0.0, relative_error=0.0))
+    device = replace(
+        case.device,
+        prefill_per_token_s=1 / REAL_PREFILL_TPS,
+        speed_jitter=0.0,
+        relative_error=0.0,
+    )
+    case = replace(case, device=device)
     flags = ("--max-context-tokens", str(REAL_CONTEXT), "--prefix-cache-bytes", "0")
     with running_cluster(model, *flags) as cluster:
         results = asyncio.run(_run_real(model, cluster.address, case, seed))
-    profile = _fitted([results[place] for place in range(0, len(results), 2)])
-    shown = [results[place] for place in range(1, len(results), 2)]
+    profile = _fitted(results[1::2])
+    # All of them in their order, so that what the gateway learns is the same.
     requests = [
         Request(
             index=place,
@@ -208,14 +218,14 @@ def real(model: Path, seed: int) -> dict[str, Any]:
             speed=1.0,
             seed=seed,
         )
-        for place, result in enumerate(shown)
+        for place, result in enumerate(results)
     ]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "profile.json"
         profile.save(path)
         fitted = replace(case, cloud=replace(case.cloud, profile=str(path)))
         simulated = simulate(fitted, requests)
-    report = compare([Seen.of(each) for each in shown], simulated)
+    report = compare([Seen.of(each) for each in results[2::2]], simulated[2::2])
     return {"emulated": False, "model": model.name, "profile": profile.to_json(), **report}
 
 
@@ -227,12 +237,12 @@ async def _run_real(model: Path, address: str, case: Case, seed: int) -> list[Re
     device = DeviceModel(EngineRunner(engine), case.device.profile, tokenizer.vocabulary, tokenizer)
     results = []
     async with AsyncClient(cloud=transport, model=device, reuse_kv=False) as client:
-        for tokens in (64, *REAL_LENGTHS):
+        for tokens in (WARM_UP, *REAL_LENGTHS):
             prompt = _prompt(tokens, tokenizer, seed)
             stream = client.stream(prompt_token_ids=prompt, max_tokens=REAL_OUTPUT)
             async with stream as answer:
                 results.append(await answer.final())
-    return results[1:]  # the first pass of a process takes longer than others
+    return results
 
 
 def _prompt(tokens: int, tokenizer: ChatTokenizer, seed: int) -> list[int]:

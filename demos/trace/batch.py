@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from demos.trace.events import Alarm, Events
 from segue_cloud.profiles.base import CloudProfile
+from segue_cloud.worker.schedule import prompt_chunks
 
 
 @dataclass(eq=False, slots=True)
@@ -142,15 +143,9 @@ class BatchInstance:
         self._alarm.set(self._end_s(self._planned))
 
     def _next_chunks(self) -> list[tuple[Prompt, int]]:
-        room = self._iteration_tokens - len(self._running)
-        chunks = []
-        for prompt in self._prompts:
-            tokens = min(prompt.tokens - prompt.prefilled, room)
-            if tokens < 1:
-                break
-            chunks.append((prompt, tokens))
-            room -= tokens
-        return chunks
+        left = [prompt.tokens - prompt.prefilled for prompt in self._prompts]
+        chunks = prompt_chunks(self._iteration_tokens, len(self._running), left)
+        return list(zip(self._prompts, chunks, strict=False))  # some may get nothing
 
     def _stretch_ended(self) -> None:
         steps, self._ending = self._planned, True

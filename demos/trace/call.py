@@ -67,13 +67,16 @@ class Call:
     credit: int
     # The device follows every token; else they are told together when the call stops.
     watched: bool = True
-    wants_list: bool = False
+    # Below 1 the prompt is refined.
+    keep_ratio: float = 1.0
     phase: Phase = Phase.WAITING
     made: int = 0
     # Output indices below this have cells: the credit, once it was granted.
     granted: int = 0
     arrived_s: float = 0.0
     first_token_s: float | None = None
+    # Of the prefill, until the kept list was there; 0 without one.
+    list_s: float = 0.0
     # What its first token waited for.
     prefill_s: float = 0.0
     waited_s: float = 0.0

@@ -32,6 +32,7 @@ def figures(outcomes: Sequence[Outcome], case: Case) -> dict[str, Any]:
         "qoe": float(np.mean([each.qoe for each in outcomes])),
         # Beyond the table: who made the answers, and how many were turned away.
         "cloud_tokens_p50": _percentile([each.cloud_tokens for each in outcomes], 50),
+        "keep_ratio": float(np.mean([call.keep_ratio for call in calls])) if calls else None,
         "asked_cloud": len(calls) / len(outcomes),
         "taken_over": _share(
             each.takeover_index is not None and each.call is not None for each in outcomes

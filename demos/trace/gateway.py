@@ -178,6 +178,8 @@ class Gateway(ABC):
         if call.first_token_s is not None:
             waiting_s = call.first_token_s - call.arrived_s - call.prefill_s
             self.cloud_speed.observe(call.prompt_tokens, waiting_s, call.prefill_s)
+            if call.list_s:
+                self.cloud_speed.observe_list(call.list_s, call.prefill_s)
             self.cloud_speed.observe_decode(call.made - 1, call.place_s)
         self._advance()
 

@@ -23,7 +23,7 @@ class Limit:
 def limits(case: Case, code_trace: str) -> list[Limit]:
     """Beside `case` itself: short outputs, slow, slowly decoding and fast devices."""
 
-    def device(name: str, **changes: float) -> Limit:
+    def device(name: str, **changes: Any) -> Limit:
         changed = replace(case, name=name, device=replace(case.device, **changes))
         return Limit(name, changed, case.trace)
 

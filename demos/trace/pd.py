@@ -51,13 +51,15 @@ class PdGateway(Gateway):
         self._hold(call, +1, tokens)
         call.prompt = Prefilling(
             tokens=tokens,
-            listed=(lambda: self._listed(call)) if call.wants_list and not call.made else None,
+            listed=(lambda: self._listed(call)) if call.keep_ratio < 1 and not call.made else None,
             done=lambda: self._prefilled(call),
         )
         instance.accept(call.prompt)
 
     def _listed(self, call: Call) -> None:
         if call.phase is Phase.PREFILLING:
+            assert isinstance(call.prompt, Prefilling)
+            call.list_s = self._case.cloud.list_share * call.prompt.seconds
             call.peer.kept_list()
 
     def _prefilled(self, call: Call) -> None:

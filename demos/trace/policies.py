@@ -26,7 +26,7 @@ class Cloud(Enum):
     PD = auto()
 
 
-Begin = Callable[[Events, Case, Request, Done, Gateway], None]
+Begin = Callable[[Events, Case, Request, Done, Gateway | None], None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Policy:
     name: str
     what: str
     cloud: Cloud
-    begin: Callable[[Events, Case, Request, Done, Gateway | None], None]
+    begin: Begin
 
     def gateway(self, events: Events, case: Case, prefill_workers: int) -> Gateway | None:
         """The cluster of this policy."""

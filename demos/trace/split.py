@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from demos.trace.call import Call
 from demos.trace.case import Case
@@ -12,12 +14,16 @@ from demos.trace.gateway import Gateway
 from demos.trace.network import Wire
 from demos.trace.phone import Done, Phone
 from demos.trace.requests import Request
+from segue_cloud.gateway.refinement import MIN_PROMPT_TOKENS
+from segue_cloud.refine.attention import max_pool
+from segue_cloud.refine.guards import Guards
+from segue_cloud.refine.ranges import keep_ranges
 from segue_cloud.tuner.advice import advise
 from segue_device.kept_ranges import Run
 from segue_protocol.tuning import Network, Targets
 
-# The refiner keeps whole chunks; the beginning and the last window are always kept.
-CHUNK_TOKENS, FIRST_TOKENS, WINDOW_TOKENS = 32, 4, 32
+# Neighbours by which a token's score is pooled, as the refiner's scorer does.
+POOL_TOKENS = 13
 
 QualityTable = tuple[tuple[float, float], ...]
 
@@ -39,7 +45,6 @@ class SplitPhone(Phone):
         super().__init__(events, case, request, done, cached_tokens=cached_tokens)
         self._gateway = gateway
         self._quality = quality
-        self._keep_ratio = 1.0
         self._up = Wire(events, case.network, request.chance("up"))
         self._down = Wire(events, case.network, request.chance("down"))
 
@@ -59,9 +64,8 @@ class SplitPhone(Phone):
             max_tokens=self.request.max_tokens,
             network=learnt_network(case, self.request),
             targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
-            quality=self._quality,
+            quality=self._quality if prompt_tokens >= MIN_PROMPT_TOKENS else (),
         )
-        self._keep_ratio = advice.keep_ratio
         credit = max(1, advice.cloud_tokens)
         self._down.send(lambda: self.on_started(credit, advice.pace_s))
         self.call = Call(
@@ -69,7 +73,7 @@ class SplitPhone(Phone):
             prompt_tokens=prompt_tokens,
             output_tokens=self.request.output_tokens,
             credit=credit,
-            wants_list=advice.keep_ratio < 1,
+            keep_ratio=advice.keep_ratio,
         )
         self._gateway.submit(self.call)
 
@@ -80,7 +84,8 @@ class SplitPhone(Phone):
 
     def kept_list(self) -> None:
         """From the gateway."""
-        kept = kept_ranges(self.request, self._keep_ratio)
+        assert self.call is not None
+        kept = kept_ranges(self.request, self.call.keep_ratio)
         self._down.send(lambda: self.on_list(kept))
 
     def refused(self) -> None:
@@ -90,11 +95,16 @@ class SplitPhone(Phone):
     # ---- to the gateway
 
     def _send_credit(self, through: int) -> None:
-        self._up.send(lambda: self.call and self._gateway.raise_credit(self.call, through))
+        self._up.send(lambda: self._steer(lambda call: self._gateway.raise_credit(call, through)))
 
     def _send_takeover(self) -> None:
         if self._cloud_alive:
-            self._up.send(lambda: self.call and self._gateway.end(self.call))
+            self._up.send(lambda: self._steer(self._gateway.end))
+
+    def _steer(self, change: Callable[[Call], None]) -> None:
+        """At the gateway; messages keep their order, so the call is known there."""
+        assert self.call is not None
+        change(self.call)
 
 
 class RoutedPhone(SplitPhone):
@@ -163,19 +173,7 @@ def learnt_network(case: Case, request: Request) -> Network:
 
 
 def kept_ranges(request: Request, keep_ratio: float) -> list[Run]:
-    """Ranges of the prompt as a refiner would keep them: chunks, here drawn by chance."""
-    total = request.prompt_tokens
-    last = max(FIRST_TOKENS, total - WINDOW_TOKENS)
-    starts = range(FIRST_TOKENS, last, CHUNK_TOKENS)
-    wanted = math.ceil(keep_ratio * total) - FIRST_TOKENS - WINDOW_TOKENS
-    count = min(len(starts), max(0, math.ceil(wanted / CHUNK_TOKENS)))
-    chosen = sorted(request.chance("kept").sample(starts, count))
-    chunks = [(start, min(start + CHUNK_TOKENS, last)) for start in chosen]
-    runs = [(0, min(FIRST_TOKENS, total)), *chunks, (last, total)]
-    joined: list[Run] = []
-    for start, end in runs:
-        if start < end and joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        elif start < end:
-            joined.append((start, end))
-    return joined
+    """What the refiner keeps of a prompt of noise, no text: as scattered as it gets."""
+    noise = np.random.default_rng(request.chance("kept").getrandbits(64))
+    scores = max_pool(noise.random(request.prompt_tokens, np.float32), POOL_TOKENS)
+    return keep_ranges(scores, range(request.prompt_tokens), keep_ratio, Guards(special_ids=()))

@@ -32,13 +32,13 @@ class Recorder:
         self.turned_away += 1
 
 
-def call_of(credit: int, output: int = 40, prompt: int = 100, wants_list: bool = False) -> Call:
+def call_of(credit: int, output: int = 40, prompt: int = 100, keep_ratio: float = 1.0) -> Call:
     return Call(
         peer=Recorder(),
         prompt_tokens=prompt,
         output_tokens=output,
         credit=credit,
-        wants_list=wants_list,
+        keep_ratio=keep_ratio,
     )
 
 
@@ -99,7 +99,7 @@ def test_the_list_comes_when_its_layer_is_done(tmp_path: Path) -> None:
     events = Events()
     case = even_case(tmp_path)
     gateway = PdGateway(events, case, 1)
-    call = call_of(credit=5, wants_list=True)
+    call = call_of(credit=5, keep_ratio=0.5)
     listed_s: list[float] = []
     call.peer.kept_list = lambda: listed_s.append(events.now_s)  # type: ignore[method-assign]
     gateway.submit(call)
