@@ -13,7 +13,7 @@ from demos.chat.process import running_chat
 
 ROOT = Path(__file__).resolve().parents[2]
 PHONE = {"width": 360, "height": 780}
-DESKTOP = {"width": 1180, "height": 960}
+DESKTOP = {"width": 1120, "height": 860}
 DEADLINE_MS = 120_000.0
 # Positions of the demo's prompts on the page, and a device slow enough to see what happens.
 VILLAGE, NOTES = 1, 2
@@ -62,6 +62,9 @@ def _three_ways(page: Page) -> None:
     )
     page.get_by_role("link", name="Three ways").click()
     page.locator("#compare-samples button").nth(NOTES).click()
+    page.locator("#max_tokens").evaluate(
+        "input => { input.value = 60; input.dispatchEvent(new Event('input')); }"
+    )
     page.click("#compare-run")
     expect(page.locator("#compare-table")).to_be_visible(timeout=DEADLINE_MS)
     page.locator("#ways").evaluate("ways => ways.scrollIntoView({block: 'start'})")

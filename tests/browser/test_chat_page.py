@@ -169,11 +169,11 @@ def test_the_browser_is_the_device(tab: ChatPage) -> None:
     tab.page.select_option("#where", "browser")
     expect(tab.page.locator("#where-hint")).to_contain_text("Real: this browser")
     expect(tab.page.locator("#device")).to_be_disabled()
-    tab.page.fill("#max_tokens", "100")
+    tab.page.fill("#max_tokens", "60")
     answer = finished(tab.ask_offered(SHORT))
     cloud, device = made(answer)
     assert device > 0
-    assert cloud + device == 100
+    assert cloud + device == 60
     text = answer.locator(".text").inner_text()
     tab.page.reload()
     tab.wait_until_ready()

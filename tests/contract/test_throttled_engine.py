@@ -100,3 +100,14 @@ def test_throttled_default_sleep_wakes_on_cancel() -> None:
     cancel.set()
     thread.join()
     assert ended == ["cancelled"]
+
+
+def test_it_can_become_another_device() -> None:
+    emulated = Emulated()
+    emulated.engine.append(IDS[:4], COMPACT[:4], cancel=Cancel())
+    began_s = emulated.now_s
+    emulated.engine.slow_to(DeviceProfile(0.0, 10.0, 0.0, 1.0, 0.0))
+    emulated.engine.append(IDS[4:8], COMPACT[4:8], cancel=Cancel())
+    assert emulated.now_s - began_s == 40.0
+    with pytest.raises(InvalidRequest, match="decode_s"):
+        emulated.engine.slow_to(DeviceProfile(0.0, 1.0, 0.0, 0.0, 0.0))

@@ -13,10 +13,10 @@ const WITH_DEVICE = [...WITH_BOTH, "only_on_device", "prefer_on_device"];
 
 const STRIPS = [
   {
-    name: "Tokens",
+    name: "Tokens received",
     series: ["received", "shown"],
     bySource: true,
-    value: (story) => `${story.received} received, ${story.shown} shown`,
+    value: (story) => `${story.shown} of ${story.received} shown`,
     least: 20,
   },
   {
