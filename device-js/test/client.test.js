@@ -29,7 +29,8 @@ test("the device takes over where the credit ends, and says so in order", async 
   });
   assertWhole("seeded", { events, result });
   assert.equal(result.takeoverIndex, 9);
-  assert.deepEqual([result.usage.cloudTokens, result.cloud.reason], [9, "FINISH_REASON_TAKEN_OVER"]);
+  assert.equal(result.usage.cloudTokens, 9);
+  assert.equal(result.cloud.reason, "FINISH_REASON_TAKEN_OVER");
   const order = types(events);
   const before = order.indexOf("takeover");
   assert.equal(order[0], "started");
@@ -259,7 +260,7 @@ test("options that make no sense are refused by name", async () => {
     [() => client.resume({ version: 2 }), /snapshot/],
   ];
   for (const [call, message] of refused) {
-    assert.throws(call, (error) => error.code === "INVALID_ARGUMENT" && message.test(error.message));
+    assert.throws(call, { code: "INVALID_ARGUMENT", message });
   }
   const long = client.stream(asked("seeded", { maxTokens: 5000 }));
   await assert.rejects(long.final(), { name: "ContextTooLong", reason: "CONTEXT_TOO_LONG" });
@@ -274,7 +275,8 @@ test("one answer at a time uses the engine", async () => {
   const first = client.stream(asked("seeded"));
   assert.throws(() => client.stream(asked("greedy")), { reason: "ENGINE_BUSY" });
   await first.final();
-  assert.deepEqual((await client.stream(asked("greedy")).final()).tokenIds, ANSWERS.greedy.tokenIds);
+  const second = await client.stream(asked("greedy")).final();
+  assert.deepEqual(second.tokenIds, ANSWERS.greedy.tokenIds);
 });
 
 test("a repetition penalty is refused where the logits are shifted", () => {
