@@ -8,7 +8,7 @@ import { InternalError } from "../src/errors.js";
 import { ReferenceEngine } from "../src/engines/reference.js";
 import { Client } from "../src/index.js";
 import {
-  ANSWERS, CLOUD, PROFILE, asked, assertWhole, breaking, clientOf, gate, held, read, types,
+  ANSWERS, CLOUD, GUARDED, PROFILE, asked, assertWhole, breaking, clientOf, gate, held, read, types,
 } from "./rig.js";
 
 for (const name of Object.keys(ANSWERS)) {
@@ -294,6 +294,19 @@ test("a model of another vocabulary is refused by the cloud and answers alone", 
   const answer = clientOf({ engine }).stream(asked("greedy"));
   const { events } = await read(answer, { fallback: ready.open });
   assert.match(events.find(({ type }) => type === "fallback").reason, /stop token ids/);
+});
+
+test("a cloud that asks for a token is shown one", async () => {
+  const { cloud, token } = GUARDED;
+  const mode = "only_in_cloud";
+  const shown = clientOf({ engine: new ReferenceEngine(), cloud, token, mode });
+  assertWhole("greedy", await read(shown.stream(asked("greedy"))));
+  const reasons = { "": "NO_TOKEN", "another-token-of-somebody": "UNKNOWN_TOKEN" };
+  for (const [other, reason] of Object.entries(reasons)) {
+    const client = clientOf({ engine: new ReferenceEngine(), cloud, token: other, mode });
+    const refused = client.stream(asked("greedy")).final();
+    await assert.rejects(refused, { name: "Unauthenticated", reason });
+  }
 });
 
 test("the cloud's refusals are typed", async () => {
