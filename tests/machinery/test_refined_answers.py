@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from segue_cloud.refine.refiner import Refiner
+from segue_cloud.watch.base import Watches
+from segue_cloud.watch.metrics import Metrics
 from segue_device import DeviceProfile, Event, Mode, Refinement, Sampling, Source, Token
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_protocol.errors import InvalidRequest, Unsupported
@@ -18,6 +20,7 @@ from tests.faulty_transport import Fault, FaultyTransport
 from tests.harness import PROFILE, Cloud, reference_answer, reference_cloud, reference_device
 from tests.machinery.test_proofs import start_message
 from tests.machinery.test_refinement import teacher_forced
+from tests.machinery.test_watch import Records, scrape
 from tests.virtual_clock import run_virtual
 
 TEXT = "Much of what is said here could be left out without any loss. Ünïcödé! " * 5
@@ -84,6 +87,26 @@ def test_the_head_is_the_clouds_and_the_tail_follows_from_what_was_kept(
         assert result.cloud.timings.list_s <= result.cloud.timings.prefill_s
 
     run_virtual(main())
+
+
+def test_what_was_kept_is_recorded_and_measured() -> None:
+    metrics, records = Metrics(), Records()
+
+    async def main() -> None:
+        async with reference_cloud(watch=Watches([metrics, records])) as cloud:
+            await _answer(cloud)
+            await _answer(cloud, keep_ratio=1.0)
+
+    run_virtual(main())
+    refined, plain = records.answers
+    assert refined.kept_tokens == GUARDED + (len(PROMPT) - GUARDED) // 2
+    assert plain.kept_tokens is None
+    samples = scrape(metrics.registry)
+    labels = {"group": "default", "tenant": ""}
+    for name in ("refinement_kept_ratio", "refinement_list_ratio"):
+        assert samples(f"{name}_count", **labels) == 1
+    share = samples("refinement_kept_ratio_sum", **labels)
+    assert share == pytest.approx(refined.kept_tokens / len(PROMPT))
 
 
 @pytest.mark.parametrize("broken_after", range(2, 8))

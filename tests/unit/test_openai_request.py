@@ -42,6 +42,7 @@ def test_everything_at_once() -> None:
         segue={
             "mode": "prefer_on_device",
             "credit_through": 8,
+            "keep_ratio": 0.5,
             "top_k": 40,
             "min_p": 0.1,
             "repetition_penalty": 1.1,
@@ -54,6 +55,7 @@ def test_everything_at_once() -> None:
         max_tokens=9,
         mode=Mode.PREFER_ON_DEVICE,
         credit_through=8,
+        keep_ratio=0.5,
         stream=True,
         include_usage=True,
         sampling=Sampling(

@@ -22,10 +22,9 @@ RATIOS = st.floats(0.01, 1.0)
 
 @st.composite
 def prompts(draw: st.DrawFn) -> list[int]:
-    ids = list(draw(TEXTS).encode())
-    for _ in range(draw(st.integers(0, 3))):
-        ids.insert(0, USER_ID)
-    return ids
+    """Texts with special tokens between characters."""
+    parts = draw(st.lists(TEXTS, min_size=1, max_size=3))
+    return [token for part in parts for token in (*part.encode(), USER_ID)][:-1]
 
 
 def scores_of(ids: list[int], seed: int = 0) -> np.ndarray:
