@@ -162,7 +162,7 @@ export class Client {
     const sampling = this.#sampling(options.sampling ?? {}, engine);
     const keepRatio = checkedKeepRatio(options.keepRatio, engine !== null);
     const budgets = budgetsOf({ ...this.#defaults.budgets, ...options.budgets });
-    if (this.#hasAllHereWithout(saved)) parts.transport = null;
+    if (this.#mustStayHere(saved)) parts.transport = null;
     if (engine !== null) this.#takeEngine();
     const open = async (/** @type {(event: import("./events.js").Event) => void} */ emit) => {
       const promptIds = await tokenize();
@@ -202,7 +202,7 @@ export class Client {
    * it writes may not be uploaded.
    * @param {import("./snapshot.js").Snapshot | null} saved
    */
-  #hasAllHereWithout(saved) {
+  #mustStayHere(saved) {
     const wroteHere = saved !== null && saved.sources.includes("device");
     return wroteHere && this.#engine !== null && !this.#defaults.uploadHistory;
   }

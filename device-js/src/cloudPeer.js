@@ -100,8 +100,8 @@ export class CloudPeer {
     const opening = this.#transport.open();
     try {
       const stream = await this.#within(opening);
-      stream.send(first);
       this.#stream = stream;
+      this.#outbox.unshift(first);
       this.#flush();
       for (;;) {
         const response = await this.#within(stream.receive());

@@ -9,6 +9,7 @@
 
 import { InternalError, InvalidRequest } from "./errors.js";
 import { exactExp } from "./exactMath.js";
+import { kthLargest } from "./kthLargest.js";
 import { gumbel } from "./philox.js";
 
 /** @typedef {import("./samplingOptions.js").Sampling} Sampling */
@@ -38,28 +39,22 @@ const FIRST_HEAD = 1024;
  */
 export function sample(logits, sampling, { promptIds, outputIds, index }) {
   const most = finiteMaximum(logits);
-  let scores = Float64Array.from(logits);
+  const scores = new Float64Array(logits);
   for (const [tokenId, bias] of Object.entries(sampling.logitBias)) {
     scores[inside(Number(tokenId), scores, "logitBias")] += bias;
   }
   penalize(scores, sampling, promptIds, outputIds);
-  let ids = Int32Array.from(scores.keys());
-  if (scores.some((score) => score === -Infinity)) {
-    ids = ids.filter((id) => scores[id] > -Infinity);
-    scores = scores.filter((score) => score > -Infinity);
-  }
+  let ids = possible(scores);
   if (sampling.temperature > 0) {
-    scores = scores.map((score) => score / sampling.temperature);
-    const kept = survivors(scores, sampling);
-    const { seed } = sampling;
-    scores = Float64Array.from(kept, (place) => scores[place] + gumbel(ids[place], index, seed));
-    ids = Int32Array.from(kept, (place) => ids[place]);
+    for (const id of ids) scores[id] /= sampling.temperature;
+    ids = survivors(scores, ids, sampling);
+    for (const id of ids) scores[id] += gumbel(id, index, sampling.seed);
   }
-  const best = largest(scores);
+  const best = largest(scores, ids);
   return {
-    tokenId: ids[best],
-    margin: margin(scores, best),
-    logprob: logprob(logits, ids[best], most),
+    tokenId: best,
+    margin: margin(scores, ids, best),
+    logprob: logprob(logits, best, most),
   };
 }
 
@@ -120,35 +115,47 @@ function inside(tokenId, scores, where) {
 }
 
 /**
- * Places in `scores` that pass top-k, top-p and min-p, ascending.
+ * Ids that may be chosen at all, ascending.
  * @param {Float64Array} scores
- * @param {Sampling} sampling
- * @returns {Int32Array}
  */
-function survivors(scores, { topK, topP, minP }) {
-  let kept = Int32Array.from(scores.keys());
-  if (topK > 0 && topK < scores.length) kept = head(scores, kept, topK);
-  if (topP < 1) kept = nucleus(scores, kept, topP);
-  if (minP > 0) {
-    const best = scores[largest(scores)];
-    kept = kept.filter((place) => exactExp(scores[place] - best) >= minP);
+function possible(scores) {
+  const ids = new Int32Array(scores.length);
+  let count = 0;
+  for (let id = 0; id < scores.length; id++) {
+    if (scores[id] > -Infinity) ids[count++] = id;
   }
-  return kept.sort();
+  return ids.subarray(0, count);
 }
 
 /**
- * The `count` places of the largest scores, by (score desc, place asc).
+ * The ids that pass top-k, top-p and min-p, ascending.
  * @param {Float64Array} scores
- * @param {Int32Array} places
+ * @param {Int32Array} ids
+ * @param {Sampling} sampling
+ */
+function survivors(scores, ids, { topK, topP, minP }) {
+  const best = scores[largest(scores, ids)];
+  let kept = ids;
+  if (topK > 0 && topK < ids.length) kept = head(scores, kept, topK);
+  if (topP < 1) kept = nucleus(scores, kept, topP, best);
+  if (minP > 0) kept = kept.filter((id) => exactExp(scores[id] - best) >= minP);
+  return kept.slice().sort();
+}
+
+/**
+ * The `count` ids of the largest scores, by (score desc, id asc).
+ * @param {Float64Array} scores
+ * @param {Int32Array} ids
  * @param {number} count
  */
-function head(scores, places, count) {
-  let worth = places;
-  if (count < places.length) {
-    // Only what reaches the count-th largest is worth sorting with a comparison.
-    const ascending = Float64Array.from(places, (place) => scores[place]).sort();
-    const threshold = ascending[ascending.length - count];
-    worth = places.filter((place) => scores[place] >= threshold);
+function head(scores, ids, count) {
+  let worth = ids;
+  if (count < ids.length) {
+    // Only what reaches the count-th largest is worth sorting.
+    const values = new Float64Array(ids.length);
+    for (let place = 0; place < ids.length; place++) values[place] = scores[ids[place]];
+    const threshold = kthLargest(values, count);
+    worth = ids.filter((id) => scores[id] >= threshold);
   }
   return worth.slice().sort((a, b) => scores[b] - scores[a] || a - b).subarray(0, count);
 }
@@ -156,43 +163,43 @@ function head(scores, places, count) {
 /**
  * The shortest head that holds at least `topP` of the weight.
  * @param {Float64Array} scores
- * @param {Int32Array} places
+ * @param {Int32Array} ids
  * @param {number} topP
+ * @param {number} best the largest score
  */
-function nucleus(scores, places, topP) {
-  const best = places.reduce((most, place) => Math.max(most, scores[place]), -Infinity);
-  const weight = (/** @type {number} */ place) =>
-    Math.floor(exactExp(scores[place] - best) * WEIGHT_UNIT);
-  const wanted = topP * places.reduce((total, place) => total + weight(place), 0);
+function nucleus(scores, ids, topP, best) {
+  const weight = (/** @type {number} */ id) =>
+    Math.floor(exactExp(scores[id] - best) * WEIGHT_UNIT);
+  let total = 0;
+  for (const id of ids) total += weight(id);
+  const wanted = topP * total;
   for (let count = FIRST_HEAD; ; count *= 8) {
-    const sorted = head(scores, places, count);
+    const sorted = head(scores, ids, count);
     let reached = 0;
-    const end = sorted.findIndex((place) => (reached += weight(place)) >= wanted);
+    const end = sorted.findIndex((id) => (reached += weight(id)) >= wanted);
     if (end >= 0) return sorted.subarray(0, end + 1);
   }
 }
 
 /**
- * The place of the largest; the first of equals.
+ * The id of the largest score; the first of equals.
  * @param {Float64Array} scores
+ * @param {Int32Array} ids ascending
  */
-function largest(scores) {
-  let best = 0;
-  for (let place = 1; place < scores.length; place++) {
-    if (scores[place] > scores[best]) best = place;
-  }
+function largest(scores, ids) {
+  let best = ids[0];
+  for (const id of ids) if (scores[id] > scores[best]) best = id;
   return best;
 }
 
 /**
  * @param {Float64Array} scores
+ * @param {Int32Array} ids
  * @param {number} best
  */
-function margin(scores, best) {
+function margin(scores, ids, best) {
   let second = -Infinity;
-  for (let place = 0; place < scores.length; place++) {
-    if (place !== best && scores[place] > second) second = scores[place];
-  }
+  for (const id of ids) if (id !== best && scores[id] > second) second = scores[id];
   return scores[best] - second;
 }
 

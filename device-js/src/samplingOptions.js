@@ -43,7 +43,7 @@ const LARGEST_U32 = 2 ** 32 - 1;
 /**
  * Complete and check an app's settings. A seed that is not given is drawn.
  * Throws InvalidRequest on an unknown name or the first value out of bounds.
- * @param {{[K in keyof Sampling]?: K extends "seed" ? bigint | number | string : Sampling[K]}} given
+ * @param {Partial<Omit<Sampling, "seed">> & {seed?: bigint | number | string}} given
  * @param {{drawSeed?: () => bigint, vocabSize?: number | null}} [how]
  * @returns {Sampling}
  */

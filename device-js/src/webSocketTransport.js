@@ -12,7 +12,8 @@ import {
 
 /**
  * @typedef {object} CloudStream the device's end of one `Generate` stream
- * @property {(message: import("./frames.js").Message) => void} send throws Unavailable once it is over
+ * @property {(message: import("./frames.js").Message) => void} send throws Unavailable once it
+ *   is over
  * @property {() => Promise<import("./frames.js").Response | null>} receive null after an orderly
  *   end; throws the cloud's error
  * @property {() => void} close

@@ -43,6 +43,7 @@ test("what is not there is named", async () => {
   assert.equal(await store.has("template"), false);
   await assert.rejects(store.blob("template"), { name: "NotFound", reason: "MODEL_FILE_MISSING" });
   await assert.rejects(new ModelStore(`${url}/none/`).blob("model"), { reason: "HTTP_404" });
-  await assert.rejects(new ModelStore("http://127.0.0.1:1/").blob("model"), { name: "Unavailable" });
+  const nobody = new ModelStore("http://127.0.0.1:1/");
+  await assert.rejects(nobody.blob("model"), { name: "Unavailable" });
   await assert.rejects(new ModelStore(`${url}/odd/`).blob("model"), { reason: "BAD_LISTING" });
 });

@@ -7,12 +7,24 @@ import { test } from "node:test";
 import { budgetsOf, nextDeadline } from "../src/budgets.js";
 import { Display } from "../src/display.js";
 import { NotFound, Unavailable, fromCode } from "../src/errors.js";
+import { kthLargest } from "../src/kthLargest.js";
 import { plan } from "../src/modes.js";
 import { pacingOf } from "../src/pacing.js";
 import { Reconnect } from "../src/reconnect.js";
 import { sha256, toHex } from "../src/sha256.js";
 import { DeviceProfile } from "../src/timeline.js";
 import { TokenLog } from "../src/tokenLog.js";
+
+test("the k-th largest is the one of a sort", () => {
+  let state = 5;
+  const draw = (below) => (state = (state * 48271) % 2147483647) % below;
+  for (let round = 0; round < 300; round++) {
+    const values = Float64Array.from({ length: 1 + draw(40) }, () => draw(12) - 6);
+    const count = 1 + draw(values.length);
+    const sorted = values.slice().sort().reverse();
+    assert.equal(kthLargest(values, count), sorted[count - 1]);
+  }
+});
 
 test("SHA-256 in pieces is the one of the platform", () => {
   for (let length = 0; length < 300; length++) {
@@ -73,7 +85,8 @@ test("the budget that runs out first has its name in the error", () => {
 test("the class of an error comes from its code, and between two from its reason", () => {
   assert.ok(fromCode("NOT_FOUND", "x", { reason: "UNKNOWN_GENERATION" }) instanceof NotFound);
   const long = fromCode("OUT_OF_RANGE", "x", { reason: "CONTEXT_TOO_LONG" });
-  assert.deepEqual([long.name, fromCode("OUT_OF_RANGE", "x").name], ["ContextTooLong", "OutOfRange"]);
+  assert.equal(long.name, "ContextTooLong");
+  assert.equal(fromCode("OUT_OF_RANGE", "x").name, "OutOfRange");
   assert.equal(fromCode("SOMETHING_NEW", "x").name, "InternalError");
 });
 

@@ -9,10 +9,14 @@ import { ReferenceEngine } from "../src/engines/reference.js";
 import { Client, DeviceProfile } from "../src/index.js";
 
 const { SEGUE_TEST_CLOUD: cloud, SEGUE_TEST_ANSWERS: path } = process.env;
+const { SEGUE_TEST_GUARDED_CLOUD: guarded, SEGUE_TEST_TOKEN: token } = process.env;
 assert.ok(cloud && path, "needs a gateway; run python -m pytest tests/browser/test_node.py");
 
 /** Address of a real gateway over the reference model. */
 export const CLOUD = cloud;
+
+/** One that asks for a token, and the token. */
+export const GUARDED = { cloud: guarded, token };
 
 /** Answers of the reference model, made by no machinery at all; by name. */
 export const ANSWERS = JSON.parse(readFileSync(path, "utf8"));

@@ -6,7 +6,9 @@ import { test } from "node:test";
 
 import { nextWork, waitS } from "../src/catchUp.js";
 import { nextCredit } from "../src/credit.js";
-import { ReferenceEngine, logitsFromState, referenceVocabulary, stateOf } from "../src/engines/reference.js";
+import {
+  ReferenceEngine, logitsFromState, referenceVocabulary, stateOf,
+} from "../src/engines/reference.js";
 import { exactExp, exactLog } from "../src/exactMath.js";
 import { bearerSubprotocol, decodeResponse, fromClose } from "../src/frames.js";
 import { compare, exactnessLevel } from "../src/identity.js";

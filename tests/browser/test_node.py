@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from segue_cloud.config import TenantConfig
+from segue_cloud.security.tokens import TenantTokens
 from segue_device import Sampling
 from segue_device.pull.listing import LISTING_NAME, Entry, format_listing
 from segue_protocol.reference import STOP_ID
@@ -22,6 +24,7 @@ from tests.web_server import Offer, web_server
 # Two dozen answers of real time.
 DEADLINE_S = 90.0
 
+TOKEN = "a-token-of-the-page+/="
 NEVER_STOP = {STOP_ID: -100.0}
 REQUESTS: dict[str, tuple[Sampling, int]] = {
     "greedy": (Sampling(), 24),
@@ -76,12 +79,17 @@ async def _node(name: str, environment: dict[str, str]) -> None:
     process = await asyncio.create_subprocess_exec(
         "node",
         "--test",
+        f"--test-timeout={DEADLINE_S * 1000:.0f}",
         str(SDK / "test" / name),
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
     assert process.returncode == 0, output.decode()
 
 
@@ -97,11 +105,23 @@ def test_client_and_gateway(tmp_path: Path) -> None:
     path = tmp_path / "answers.json"
     path.write_text(json.dumps(answers))
 
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{TOKEN}\n")
+    tokens.chmod(0o600)
+    tenants = TenantTokens([TenantConfig(name="page", token_file=str(tokens))])
+
     async def main() -> None:
-        async with rig("websocket-json", step_s=0.004) as cloud:
-            url = f"ws://127.0.0.1:{cloud.port}"
-            environment = {"SEGUE_TEST_CLOUD": url, "SEGUE_TEST_ANSWERS": str(path)}
-            await asyncio.wait_for(_node("client.test.js", environment), DEADLINE_S)
+        async with (
+            rig("websocket-json", step_s=0.004) as cloud,
+            rig("websocket-json", tokens=tenants) as guarded,
+        ):
+            environment = {
+                "SEGUE_TEST_CLOUD": f"ws://127.0.0.1:{cloud.port}",
+                "SEGUE_TEST_GUARDED_CLOUD": f"ws://127.0.0.1:{guarded.port}",
+                "SEGUE_TEST_TOKEN": TOKEN,
+                "SEGUE_TEST_ANSWERS": str(path),
+            }
+            await _node("client.test.js", environment)
 
     asyncio.run(main())
 

@@ -167,6 +167,19 @@ def test_ids_are_those_of_the_python_device(
     assert tab.complaints == []
 
 
+def test_a_second_turn_begins_from_the_cache(
+    tab: Tab, cluster: Cluster, llama_cpp: DeviceEngine
+) -> None:
+    tab.call("connect", cluster.websocket_url, {"reuseKv": True, "mode": "only_on_device"})
+    tab.call("start", asked(Sampling(), maxTokens=3))
+    first = whole(tab.call("finish"))
+    tab.call("start", asked(PROMPT.sampling))
+    second = whole(tab.call("finish"))
+    assert second["usage"]["cachedTokens"] == first["usage"]["promptTokens"] - 1
+    assert second["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
+    tab.call("connect", cluster.websocket_url)
+
+
 def test_cancel_in_prefill_and_in_decode(tab: Tab, cluster: Cluster) -> None:
     tab.call("start", asked(PROMPT.sampling))
     tab.call("seen", "prefill_progress")

@@ -1,12 +1,13 @@
-"""The sampler: its rules, its bounds, and the same bits in three implementations."""
+"""The sampler: its rules, its bounds, and the same bits in numpy and torch.
+
+JavaScript reproduces the vectors in `device-js/test/vectors.test.js`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import runpy
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,6 @@ def test_philox_gives_the_words_published_with_random123() -> None:
         [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
         [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
     ]
-
-
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_javascript_reproduces_the_vectors() -> None:
-    script = Path(__file__).with_name("sampling.mjs")
-    run = subprocess.run(
-        ["node", str(script), str(VECTORS)], capture_output=True, text=True, timeout=60
-    )
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout) > 100
 
 
 @settings(max_examples=60, deadline=None)

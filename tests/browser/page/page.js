@@ -22,8 +22,9 @@ async function load() {
 }
 
 /** Be a device of `cloud`. */
-function connect(cloud) {
-  client = new Client({ cloud, engine, profile, pacing: { enabled: false }, reuseKv: false });
+function connect(cloud, options = {}) {
+  const plain = { pacing: { enabled: false }, reuseKv: false };
+  client = new Client({ cloud, engine, profile, ...plain, ...options });
 }
 
 /** Begin an answer; it is kept at every event, for a page that is loaded again. */
