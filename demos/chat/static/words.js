@@ -76,7 +76,7 @@ export function figures(result) {
     ["First token", seconds(timings.ttftS), null],
     ["Cloud", tokens(usage.cloudTokens), null],
     ["Device", tokens(usage.deviceTokens), null],
-    ["Pace", timings.tpotS ? `${(1 / timings.tpotS).toFixed(1)} tokens/s` : "–", null],
+    ["Pace", timings.tpotS ? `${(1 / timings.tpotS).toFixed(1)} tok/s` : "–", null],
     ["Longest gap", seconds(timings.maxGapS), null],
     ["Stalls over 250 ms", String(timings.stalls), null],
   ];
