@@ -9,7 +9,8 @@ over UCX (within one host: one copy by the kernel), TCP over loopback.
 per_block      one read a page, layer and plane, straight into the pages
 one_call       the same reads, posted together
 block_free     contiguous reads and a scatter, as the decode worker does it
-raw            one contiguous read of everything, nothing scattered
+raw            one contiguous read of everything, nothing scattered (shm, tcp:
+               layer by layer, as these read)
 memcpy_scatter the scatter alone, from memory of this process
 ============== ============================================================
 
@@ -25,7 +26,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,52 +49,39 @@ LAYOUTS = {
 TOKENS = (1024, 4096, 16384)
 PAGE_TOKENS = 16
 DEADLINE_S = 60.0
+WAYS = ("per_block", "one_call", "block_free", "raw", "memcpy_scatter")
 # One post a block is slow, and steady.
 PER_BLOCK_REPETITIONS = 3
 
 _Runs = list[tuple[int, int, int]]
 
 
-@dataclass
-class Times:
-    """What was measured of one way; seconds."""
-
-    all_s: list[float]
-
-    @property
-    def best_s(self) -> float:
-        return min(self.all_s)
-
-    @property
-    def median_s(self) -> float:
-        return statistics.median(self.all_s)
-
-
-def _timed(call: Callable[[], object], repetitions: int) -> Times:
-    call()  # memory touched, connection made
-    taken = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return Times(taken)
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 class DirectReads:
     """NIXL reads without the pages' bookkeeping: what block-free is compared with."""
 
-    def __init__(self, ticket: private.KvTicket, pool: PagePool, cells: npt.NDArray[np.int64]):
+    def __init__(
+        self,
+        ticket: private.KvTicket,
+        pool: PagePool,
+        cells: npt.NDArray[np.int64],
+        contiguous: npt.NDArray[Any],
+    ) -> None:
         layout, tokens = pool.layout, ticket.token_count
         total = tokens * layout.bytes_per_token
         self._agent = NixlAgent("segue-benchmark", LOOPBACK)
-        self._contiguous = np.zeros(total, np.uint8)
         self._registrations = [
             self._agent.register(pool.cells.ctypes.data, pool.cells.nbytes),
-            self._agent.register(self._contiguous.ctypes.data, total),
+            self._agent.register(contiguous.ctypes.data, total),
         ]
         self._peer = self._agent.add_peer(ticket.nixl.metadata)
         there = ticket.nixl.data_address + ticket.layers[0].offset_bytes
-        self._whole: _Runs = [(there, int(self._contiguous.ctypes.data), total)]
+        self._whole: _Runs = [(there, int(contiguous.ctypes.data), total)]
         row = layout.row_bytes
         starts = np.arange(0, tokens, PAGE_TOKENS)
         sizes = np.minimum(PAGE_TOKENS, tokens - starts) * row
@@ -108,11 +95,6 @@ class DirectReads:
                 strict=True,
             )
         ]
-
-    @property
-    def contiguous(self) -> npt.NDArray[np.uint8]:
-        """What `raw` has read."""
-        return self._contiguous
 
     def raw(self) -> None:
         self._read(self._whole)
@@ -150,74 +132,116 @@ def measure(
         RemoteSender(backend, layout, slots=1, max_tokens=tokens) as sender,
         _pool(layout, tokens) as pool,
     ):
-        # A longer life than that of the reads; used once before the pages are given to them.
         table = pool.reserve(tokens)
         assert table is not None
-        cells = table.cells(tokens)
-        reader = make_reader(backend)
-        puller = KvPuller(reader, deadline_s=DEADLINE_S)
-        ticket = sender.ticket(tokens, 1, "off")
-        times: dict[str, Times] = {}
-        cpu: list[float] = []
-
-        def block_free() -> None:
-            nonlocal ticket
-            before = time.process_time() + sender.cpu_s()
-            started = time.perf_counter()
-            puller.pull(ticket, layout, pool.cells, cells, digest="off")
-            taken.append(time.perf_counter() - started)
-            cpu.append(time.process_time() + sender.cpu_s() - before)
-            sender.release(ticket.slot)
-            ticket = sender.ticket_as_before(tokens)
-
-        taken: list[float] = []
-        for _ in range(repetitions + 1):
-            block_free()
-        times["block_free"] = Times(taken[1:])
-        arrived = digest_cells(pool.cells, cells, layout, "full")
-        started = time.perf_counter()
-        digest_cells(pool.cells, cells, layout, "full")
-        digest_s = time.perf_counter() - started
-        if backend == "nixl":
-            reads = DirectReads(ticket, pool, cells)
-            times["raw"] = _timed(reads.raw, repetitions)
-            source = reads.contiguous.view(layout.storage_dtype).reshape(layout.shape(tokens))
-            pool.cells[:] = 0
-            times["one_call"] = _timed(reads.one_call, repetitions)
-            assert digest_cells(pool.cells, cells, layout, "full") == arrived
-            times["per_block"] = _timed(reads.per_block, min(repetitions, PER_BLOCK_REPETITIONS))
-            reads.close()
-        else:
-            contiguous = np.zeros(layout.shape(tokens), layout.storage_dtype)
-
-            def raw() -> None:
-                nonlocal ticket
-                deadline = Deadline(DEADLINE_S, time.monotonic)
-                started = time.perf_counter()
-                layers = reader.read(ticket, layout, 0, deadline)
-                for target, layer in zip(contiguous, layers, strict=True):
-                    target[:] = layer
-                raw_taken.append(time.perf_counter() - started)
-                sender.release(ticket.slot)
-                ticket = sender.ticket_as_before(tokens)
-
-            raw_taken: list[float] = []
-            for _ in range(repetitions + 1):
-                raw()
-            times["raw"] = Times(raw_taken[1:])
-            source = contiguous
-        scatter = Scatter(cells, pool.cells.shape[2])
-        times["memcpy_scatter"] = _timed(
-            lambda: [
-                scatter.copy(layer, target)
-                for layer, target in zip(source, pool.cells, strict=True)
-            ],
-            repetitions,
-        )
-        assert digest_cells(pool.cells, cells, layout, "full") == arrived
-        puller.close()
+        moved = Moved(backend, pool, table.cells(tokens), sender)
+        ways = moved.ways()
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        # In turns, so that whatever else the machine does meets all alike; the
+        # first round touches memory and connects.
+        for turn in range(repetitions + 1):
+            for way, run in ways.items():
+                if way == "per_block" and turn > PER_BLOCK_REPETITIONS:
+                    continue
+                seconds = run()
+                if turn:
+                    taken[way].append(seconds)
+                moved.require_arrived(way)
+        digest_s = _seconds(moved.digest)
+        cpu_s = min(moved.cpu[1:])
+        moved.close()
         pool.free(table)
-    return _case(backend, layout_name, layout, tokens, times, digest_s, min(cpu[1:]))
+    return _case(backend, layout_name, layout, tokens, taken, digest_s, cpu_s)
+
+
+class Moved:
+    """One prompt, and every way to bring it into pages."""
+
+    def __init__(
+        self,
+        backend: TransferName,
+        pool: PagePool,
+        cells: npt.NDArray[np.int64],
+        sender: RemoteSender,
+    ) -> None:
+        self.cpu: list[float] = []
+        self._known: npt.NDArray[Any] | None = None
+        self._pool = pool
+        self._cells = cells
+        self._sender = sender
+        self._reader = make_reader(backend)
+        self._puller = KvPuller(self._reader, deadline_s=DEADLINE_S)
+        self._scatter = Scatter(cells, pool.cells.shape[2])
+        self._ticket = sender.ticket(len(cells), 1, "full")
+        self._digest = self._ticket.digest
+        shape = pool.layout.shape(len(cells))
+        self._contiguous = np.zeros(shape, pool.layout.storage_dtype)
+        self._direct = (
+            DirectReads(self._ticket, pool, cells, self._contiguous) if backend == "nixl" else None
+        )
+
+    def ways(self) -> dict[str, Callable[[], float]]:
+        """Each takes the seconds of one transfer."""
+        ways: dict[str, Callable[[], float]] = {"block_free": self._block_free}
+        if self._direct is None:
+            ways["raw"] = self._raw
+        else:
+            direct = self._direct
+            ways["raw"] = lambda: _seconds(direct.raw)
+            ways["one_call"] = lambda: _seconds(direct.one_call)
+            ways["per_block"] = lambda: _seconds(direct.per_block)
+        # After `raw`, from what that has read.
+        ways["memcpy_scatter"] = lambda: _seconds(self._memcpy_scatter)
+        return ways
+
+    def digest(self) -> bytes:
+        return digest_cells(self._pool.cells, self._cells, self._pool.layout, "full")
+
+    def require_arrived(self, way: str) -> None:
+        """Raise AssertionError unless this way has filled the pages: every byte of the
+        first, tokens of every few pages of the others."""
+        if way == "raw":
+            return
+        tokens = self._cells[:: max(1, len(self._cells) // 64)]
+        if self._known is None:
+            assert self.digest() == self._digest, way
+            self._known = self._pool.cells[:, :, tokens]
+        assert (self._pool.cells[:, :, tokens] == self._known).all(), way
+        self._pool.cells[:, :, tokens] = 0
+
+    def close(self) -> None:
+        if self._direct is not None:
+            self._direct.close()
+        self._puller.close()
+
+    def _block_free(self) -> float:
+        before = time.process_time() + self._sender.cpu_s()
+        layout, pool = self._pool.layout, self._pool
+        seconds = _seconds(
+            lambda: self._puller.pull(self._ticket, layout, pool.cells, self._cells, digest="off")
+        )
+        self.cpu.append(time.process_time() + self._sender.cpu_s() - before)
+        self._offer_again()
+        return seconds
+
+    def _raw(self) -> float:
+        def read() -> None:
+            deadline = Deadline(DEADLINE_S, time.monotonic)
+            layers = self._reader.read(self._ticket, self._pool.layout, 0, deadline)
+            for target, layer in zip(self._contiguous, layers, strict=True):
+                target[:] = layer
+
+        seconds = _seconds(read)
+        self._offer_again()
+        return seconds
+
+    def _memcpy_scatter(self) -> None:
+        for layer, target in zip(self._contiguous, self._pool.cells, strict=True):
+            self._scatter.copy(layer, target)
+
+    def _offer_again(self) -> None:
+        self._sender.release(self._ticket.slot)
+        self._ticket = self._sender.ticket_as_before(len(self._cells))
 
 
 @contextmanager
@@ -236,23 +260,23 @@ def _case(
     layout_name: str,
     layout: KvLayout,
     tokens: int,
-    times: dict[str, Times],
+    taken: dict[str, list[float]],
     digest_s: float,
     cpu_s: float,
 ) -> dict[str, Any]:
-    ways = ("per_block", "one_call", "block_free", "raw", "memcpy_scatter")
-    best = {way: times[way].best_s if way in times else None for way in ways}
-    block_free = times["block_free"].best_s
-    parts = times["raw"].best_s + times["memcpy_scatter"].best_s
+    best = {way: min(taken[way]) if way in taken else None for way in WAYS}
+    median = {way: statistics.median(taken[way]) if way in taken else None for way in WAYS}
+    block_free = min(taken["block_free"])
+    parts = min(taken["raw"]) + min(taken["memcpy_scatter"])
     return {
         "layout": layout_name,
         "tokens": tokens,
         "backend": backend,
         "bytes": tokens * layout.bytes_per_token,
-        **{f"{way}_s": best[way] for way in ways},
+        **{f"{way}_s": best[way] for way in WAYS},
         "digest_s": digest_s,
         "cpu_s": cpu_s,
-        "medians": {f"{way}_s": times[way].median_s if way in times else None for way in ways},
+        "medians": {f"{way}_s": median[way] for way in WAYS},
         "block_free_of_one_call": _ratio(block_free, best["one_call"]),
         "block_free_of_per_block": _ratio(block_free, best["per_block"]),
         "block_free_of_raw_and_scatter": block_free / parts,
@@ -268,8 +292,8 @@ def _show(case: dict[str, Any]) -> str:
         value = case[name]
         return "-" if value is None else f"{value * 1e3:.1f}"
 
-    names = ("per_block_s", "one_call_s", "block_free_s", "raw_s", "memcpy_scatter_s")
-    numbers = " ".join(f"{milliseconds(name):>9}" for name in (*names, "digest_s", "cpu_s"))
+    names = [f"{way}_s" for way in WAYS] + ["digest_s", "cpu_s"]
+    numbers = " ".join(f"{milliseconds(name):>9}" for name in names)
     gigabytes_per_s = case["bytes"] / case["block_free_s"] / 1e9
     return (
         f"{case['layout']:>5} {case['tokens']:>6} {case['backend']:>5} {numbers} "

@@ -68,6 +68,7 @@ class BatchInstance:
         self._ending = False  # changes are taken in after it
         self._began_s = 0.0
         self._chunks: list[tuple[Prompt, int]] = []
+        self._start = Alarm(events, self._begin)
         self._alarm = Alarm(events, self._stretch_ended)
 
     @property
@@ -115,7 +116,7 @@ class BatchInstance:
         if self._ending:
             return
         if not self._planned:
-            self._begin()
+            self._start.set(self._events.now_s)  # with whoever else comes at this moment
             return
         steps = self._steps_until(self._events.now_s)
         if steps < self._planned:

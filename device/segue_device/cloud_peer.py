@@ -54,7 +54,8 @@ class CloudPeer:
             self._queued.set()
 
     def hang_up(self) -> None:
-        """End the stream there is now, as if the network had."""
+        """End the stream there is now, as if the network had; what was queued was for it."""
+        self._outbox.clear()
         self._distrusts = True
         self._stream_scope.cancel()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from segue_device import (
     AnswerStream,
     DeviceConditions,
+    DeviceProfile,
     Event,
     Fallback,
     Mode,
@@ -23,7 +26,9 @@ from segue_device import (
     Warning,
 )
 from segue_device.engines.reference import ReferenceDeviceEngine
+from segue_device.transports.base import CloudStream, Transport
 from segue_protocol.errors import InternalError
+from segue_protocol.wire import public
 from tests.harness import Device, reference_cloud, reference_device
 from tests.virtual_clock import run_virtual
 
@@ -45,6 +50,23 @@ class DyingEngine(ReferenceDeviceEngine):
         if self._left < 0:
             raise InternalError("out of memory", reason="OUT_OF_MEMORY")
         return super().logits()
+
+
+class SlowToOpen:
+    """A transport whose streams take their time."""
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+
+    async def open(self, *, anew: bool = False) -> CloudStream:
+        await asyncio.sleep(1.0)
+        return await self._inner.open(anew=anew)
+
+    async def get_model(self, request: public.GetModelRequest) -> public.GetModelResponse:
+        return await self._inner.get_model(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 def _open(device: Device, mode: Mode = Mode.SPLIT) -> AnswerStream:
@@ -92,6 +114,26 @@ def test_an_engine_that_dies_after_the_takeover(alive_for: int) -> None:
             takeovers = ["takeover"] if alive_for else []  # nothing of it was shown otherwise
             told = ["started", *takeovers, "fallback", "started", "resumed", "done"]
             assert sorted(_kinds(seen)) == sorted(told)
+
+    run_virtual(main())
+
+
+def test_an_engine_that_dies_before_the_cloud_is_reached() -> None:
+    """The takeover that nobody heard of must not reach the generation that comes after it."""
+
+    async def main() -> None:
+        whole = await _expected()
+        quick = DeviceProfile(0.0, 1e-5, 0.0, 0.01, 0.0)
+        async with (
+            reference_cloud() as cloud,
+            reference_device(
+                SlowToOpen(cloud.transport()), engine=DyingEngine(7), profile=quick
+            ) as device,
+        ):
+            async with _open(device) as answer:
+                _, result = await _read(answer)
+            assert result.token_ids == whole
+            assert (result.takeover_index, result.usage.device_tokens) == (0, 7)
 
     run_virtual(main())
 

@@ -68,6 +68,18 @@ def test_a_split_answer(tmp_path: Path) -> None:
     assert split.shown_tokens == 60
 
 
+def test_a_device_that_is_slower_than_it_knows_extends_its_credit(tmp_path: Path) -> None:
+    case, slow = even_case(tmp_path), replace(request(output=120), speed=0.6)
+    (known,) = run("split", case, [request(output=120)])
+    (split,) = run("split", case, [slow])
+    assert split.call is not None
+    assert known.call is not None
+    # How far it stretches what it shows, and how much more it asks for, is the SDK's affair.
+    assert split.call.credit > known.call.credit
+    assert split.takeover_index == split.call.credit == split.cloud_tokens
+    assert split.max_gap_s < 0.25
+
+
 def test_an_answer_that_ends_before_the_device_is_ready(tmp_path: Path) -> None:
     (split,) = run("split", even_case(tmp_path), [request(output=5)])
     assert (split.cloud_tokens, split.shown_tokens, split.takeover_index) == (5, 5, None)

@@ -153,9 +153,9 @@ class Supervisor:
         self,
         old: WorkerConfig,
         new: WorkerConfig,
-        ready: Callable[[Keeper], Awaitable[None]],
+        ready: Callable[[Keeper, Keeper], Awaitable[None]],
     ) -> None:
-        """Start `new`; once `ready` returns, let the process of `old` drain and leave.
+        """Start `new`; once `ready` of both returns, let the process of `old` drain and leave.
 
         What `ready` raises ends the new one and goes on; the old one stays then.
         """
@@ -163,7 +163,7 @@ class Supervisor:
         after = Keeper(new, self)
         self._keepers.append(after)
         try:
-            await ready(after)
+            await ready(before, after)
         except BaseException:
             self._keepers.remove(after)
             await after.end()

@@ -236,6 +236,8 @@ class PrefillWorker:
                 stops = ends[-1:] if watches else ends[hits:]
                 watch = all_of(watches)
                 logits, ticket = await self._chunks(ids, cached_tokens, stops, slot, watch)
+            if refining is not None:
+                await asyncio.wait([refining.refined])  # made by now, but perhaps not told yet
             if keys:
                 await self._compute.run(self.prefixes.store, keys, known, *place)
             return _Ran(logits, ticket, cached_tokens, anyio.current_time() - started_s)

@@ -8,6 +8,7 @@ does so for itself; no request is lost or computed again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 
@@ -88,12 +89,13 @@ class Steering:
         old = self._workers[role]
         new = replace(old, prefill_share=wanted.prefill, decode_share=wanted.decode)
 
-        async def ready(keeper: Keeper) -> None:
+        async def ready(before: Keeper, after: Keeper) -> None:
             with anyio.fail_after(READY_S):
                 while True:
-                    if _takes_requests(await _cluster(stub), keeper.pid):
-                        return
+                    if _takes_requests(await _cluster(stub), after.pid):
+                        break
                     await anyio.sleep(POLL_S)
+            await _tell_to_drain(stub, before.pid)
 
         try:
             await self._supervisor.succeed(old, new, ready)
@@ -120,6 +122,14 @@ async def _cluster(stub: MembershipServiceStub) -> private.ClusterStatus | None:
         return status
     except grpc.aio.AioRpcError:
         return None
+
+
+async def _tell_to_drain(stub: MembershipServiceStub, pid: int | None) -> None:
+    """Through the gateway, which offers it nothing from then on: it may leave at once."""
+    drain = private.ControlRequest(worker=str(pid), drain=private.Drain())
+    # One that is no member, or has no gateway, is offered nothing either.
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await stub.Control(drain, timeout=CALL_TIMEOUT_S)
 
 
 def _takes_requests(status: private.ClusterStatus | None, pid: int | None) -> bool:
