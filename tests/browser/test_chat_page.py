@@ -185,6 +185,7 @@ def test_a_reload_loses_nothing(tab: ChatPage) -> None:
     tab.wait_until_ready()
     assert finished(answer).locator(".text").inner_text() == text
     assert tab.page.input_value("#device") == "phone-250", "settings survive too"
+    tab.set(device="laptop-3000", max_tokens=20)
     finished(tab.ask("And then?"))
     assert "from before" in figure(tab.answers.nth(1), "Prompt"), "the conversation goes on"
 
