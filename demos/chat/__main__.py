@@ -33,7 +33,7 @@ PORT = 8720
 # Streams that pages still read when the server ends.
 CLOSE_TIMEOUT_S = 1
 # A prompt that is asked again would else come from the cache, and flatter the cloud.
-CLUSTER_FLAGS = ("--prefix-cache-bytes", "0")
+CLUSTER_FLAGS = ("--prefix-cache-bytes", "0", "--log-level", "warning")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from demos.chat.process import running_chat
 
 ROOT = Path(__file__).resolve().parents[2]
 PHONE = {"width": 360, "height": 780}
-DESKTOP = {"width": 1120, "height": 860}
+DESKTOP = {"width": 1160, "height": 840}
 DEADLINE_MS = 120_000.0
 # Positions of the demo's prompts on the page, and a device slow enough to see what happens.
 VILLAGE, NOTES = 1, 2

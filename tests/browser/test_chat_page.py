@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -93,8 +94,31 @@ def test_three_turns_and_a_takeover(tab: ChatPage) -> None:
     for number, text in ((2, "And then?"), (3, "Who was it?")):
         answer = finished(tab.ask(text))
         assert len(answer.locator(".text").inner_text()) > 10
-        assert "kept" in figure(answer, "Prompt"), "a turn begins from the cells of the one before"
+        assert "from before" in figure(answer, "Prompt"), (
+            "a turn begins from the cells of the one before"
+        )
         assert tab.answers.count() == number
+
+
+@pytest.mark.parametrize(
+    ("made_by_cloud", "account", "saved"),
+    [
+        # 10 ms for each of 10 tokens behind the first; 40 tokens would have taken 390 ms.
+        (11, {"cloudTokens": 11, "slotS": 0.1}, {"savedS": 0.29, "aloneS": 0.39}),
+        (11, None, None),
+        (1, {"cloudTokens": 1, "slotS": 0.0}, None),
+        (40, {"cloudTokens": 40, "slotS": 0.39}, None),
+    ],
+    ids=["measured", "no account", "too short", "cloud alone"],
+)
+def test_slot_time_saved(tab: ChatPage, made_by_cloud: int, account: Any, saved: Any) -> None:
+    usage = {"cloudTokens": made_by_cloud, "deviceTokens": 40 - made_by_cloud}
+    result = {"tokenIds": [7] * 40, "usage": usage, "cloud": account}
+    code = "async (result) => (await import('/story.js')).slotSaved(result)"
+    found = tab.page.evaluate(code, result)
+    assert (found is None) == (saved is None)
+    if saved is not None:
+        assert {name: found[name] for name in saved} == pytest.approx(saved)
 
 
 def test_stop_in_prefill(tab: ChatPage) -> None:
@@ -161,8 +185,9 @@ def test_a_reload_loses_nothing(tab: ChatPage) -> None:
     tab.wait_until_ready()
     assert finished(answer).locator(".text").inner_text() == text
     assert tab.page.input_value("#device") == "phone-250", "settings survive too"
+    tab.set(device="laptop-3000", max_tokens=20)
     finished(tab.ask("And then?"))
-    assert "kept" in figure(tab.answers.nth(1), "Prompt"), "the conversation goes on"
+    assert "from before" in figure(tab.answers.nth(1), "Prompt"), "the conversation goes on"
 
 
 def test_the_browser_is_the_device(tab: ChatPage) -> None:
@@ -182,6 +207,17 @@ def test_the_browser_is_the_device(tab: ChatPage) -> None:
     expect(tab.page.locator("#cut")).to_have_attribute("aria-pressed", "true")
     tab.page.fill("#max_tokens", "20")
     assert made(finished(tab.ask("And then?")))[1] > 0, "without a cloud it goes on alone"
+
+
+def test_the_device_reads_what_the_cloud_found_worth_it(tab: ChatPage) -> None:
+    tab.set(max_tokens=20)
+    tab.page.fill("#keep_ratio", "0.3")
+    answer = finished(tab.ask_offered(LONG))
+    expect(answer.locator(".notes")).to_contain_text("the device reads only those")
+    found = re.fullmatch(r"(\d+) tokens, (\d+) read", figure(answer, "Prompt"))
+    assert found is not None
+    whole, read = found.groups()
+    assert int(read) < int(whole)
 
 
 def test_three_ways(tab: ChatPage) -> None:

@@ -12,6 +12,7 @@ import pytest
 from demos.cluster import Cluster
 from segue_device import DeviceProfile
 from segue_device.engines import ThrottledEngine, load_engine
+from segue_device.profile_store import DIRECTORY_VARIABLE
 from tests.processes import device_model
 from tests.segue_command import run, run_process
 
@@ -21,13 +22,16 @@ LIMIT = ("--max-tokens", "80")
 
 
 @pytest.fixture
-def slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def slow_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Emulated: as it is, this model is ready before any cloud's first token."""
-    profile = DeviceProfile(0.0, 1 / 150, 0.0, 0.02, 0.02)
+    profile = DeviceProfile(0.0, 1 / 250, 0.0, 0.02, 0.02)
     monkeypatch.setattr(
         "segue_device.device_model.load_engine",
         lambda path, **options: ThrottledEngine(load_engine(path, **options), profile),
     )
+    # As if it had been measured in peace before; what it learns is for no other test.
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setattr("segue_device.device_model.find_profile", lambda key: profile)
 
 
 @pytest.fixture
@@ -95,7 +99,7 @@ def test_chat_shows_who_writes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("COLORTERM", "")
     monkeypatch.setenv("TERM", "xterm-256color")
     tinted = run(*asked, stdin=f"{QUESTION}\n")
-    assert tinted.err.startswith("\x1b[38;5;74mthe cloud writes like this,")
+    assert "\x1b[38;5;74mthe cloud writes like this," in tinted.err
     assert "\x1b[38;5;214mand behind the mark | the device" in tinted.err
     cloud, mark, device = tinted.out.partition("\x1b[1m|\x1b[0m")
     assert mark

@@ -94,7 +94,8 @@ export class Answer {
     const rows = figures(result);
     const list = h("dl", {});
     for (const [name, value] of rows) list.append(h("div", {}, h("dt", {}, name), h("dd", {}, value)));
-    const how = rows.map(([, , explanation]) => explanation).filter(Boolean);
+    const advice = result.explanation ? `Advice: ${result.explanation}` : null;
+    const how = [...rows.map(([, , explanation]) => explanation), advice].filter(Boolean);
     this.#figures.replaceChildren(list, ...how.map((words) => h("p", { class: "how" }, words)));
   }
 }

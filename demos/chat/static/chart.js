@@ -13,7 +13,7 @@ const WITH_DEVICE = [...WITH_BOTH, "only_on_device", "prefer_on_device"];
 
 const STRIPS = [
   {
-    name: "Tokens received",
+    name: "Tokens",
     series: ["received", "shown"],
     bySource: true,
     value: (story) => `${story.shown} of ${story.received} shown`,
@@ -37,7 +37,7 @@ const STRIPS = [
     name: "Pace",
     series: ["pace"],
     bySource: true,
-    value: (story) => `${story.pace.toFixed(1)} tokens/s`,
+    value: (story) => `${story.pace.toFixed(1)} tok/s`,
     least: 30,
   },
 ];

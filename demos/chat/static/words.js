@@ -76,15 +76,13 @@ export function figures(result) {
     ["First token", seconds(timings.ttftS), null],
     ["Cloud", tokens(usage.cloudTokens), null],
     ["Device", tokens(usage.deviceTokens), null],
-    ["Pace", timings.tpotS ? `${(1 / timings.tpotS).toFixed(1)} tokens/s` : "–", null],
+    ["Pace", timings.tpotS ? `${(1 / timings.tpotS).toFixed(1)} tok/s` : "–", null],
     ["Longest gap", seconds(timings.maxGapS), null],
     ["Stalls over 250 ms", String(timings.stalls), null],
   ];
-  if (usage.cachedTokens) {
-    rows.push(["Prompt", `${tokens(usage.promptTokens)}, ${usage.cachedTokens} kept`, null]);
-  } else {
-    rows.push(["Prompt", tokens(usage.promptTokens), null]);
-  }
+  const known = usage.cachedTokens ? `, ${usage.cachedTokens} from before` : "";
+  const read = usage.keptTokens != null ? `, ${usage.keptTokens} read` : "";
+  rows.push(["Prompt", tokens(usage.promptTokens) + known + read, null]);
   const saved = slotSaved(result);
   if (saved) {
     rows.push([
@@ -97,7 +95,6 @@ export function figures(result) {
   } else if (usage.deviceTokens) {
     rows.push(["Cloud slot time saved", usage.cloudTokens ? "not known" : "all of it", savedNothingWhy(result)]);
   }
-  if (result.explanation) rows.push(["Cloud’s advice", "as told below", result.explanation]);
   return rows;
 }
 
