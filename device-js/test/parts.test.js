@@ -10,10 +10,24 @@ import { NotFound, Unavailable, fromCode } from "../src/errors.js";
 import { kthLargest } from "../src/kthLargest.js";
 import { plan } from "../src/modes.js";
 import { pacingOf } from "../src/pacing.js";
+import * as segue from "../src/index.js";
 import { Reconnect } from "../src/reconnect.js";
 import { sha256, toHex } from "../src/sha256.js";
 import { DeviceProfile } from "../src/timeline.js";
 import { TokenLog } from "../src/tokenLog.js";
+
+test("the public names", () => {
+  const errors = [
+    "SegueError", "InvalidRequest", "OutOfRange", "ContextTooLong", "IdentityMismatch",
+    "Unsupported", "NotFound", "Unauthenticated", "PermissionDenied", "Aborted", "Cancelled",
+    "Overloaded", "Unavailable", "DeadlineExceeded", "TransferError", "InternalError",
+    "ProtocolError",
+  ];
+  const others = [
+    "Client", "DeviceProfile", "MODES", "ModelStore", "WebSocketTransport", "measureProfile",
+  ];
+  assert.deepEqual(Object.keys(segue), [...errors, ...others].sort());
+});
 
 test("the k-th largest is the one of a sort", () => {
   let state = 5;

@@ -10,17 +10,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from demos.chat.browser_device import PLACES
 from segue_device.convert import convert_to_gguf
 from segue_device.pull.listing import LISTING_NAME, format_listing, list_directory
 from tests.processes import ROOT, TINY
 
-SDK = ROOT / "device-js"
-PLACES = {
-    "/": Path(__file__).parent / "page",
-    "/sdk/": SDK / "src",
-    "/wllama/": SDK / "node_modules/@wllama/wllama/esm",
-    "/jinja/": SDK / "node_modules/@huggingface/jinja/dist",
-}
+PAGE = Path(__file__).parent / "page"
 
 
 @cache
@@ -39,9 +34,9 @@ POLICY = (
 class _Handler(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         path = path.partition("?")[0]
-        places = {**PLACES, "/model/": gguf_model()}
-        prefix = max((each for each in places if path.startswith(each)), key=len)
-        return str(places[prefix] / path.removeprefix(prefix).replace("..", ""))
+        places = {"": PAGE, "/model": gguf_model(), **PLACES}
+        prefix = max((each for each in places if path.startswith(f"{each}/")), key=len)
+        return str(places[prefix] / path.removeprefix(f"{prefix}/").replace("..", ""))
 
     def do_GET(self) -> None:
         if self.path.endswith(LISTING_NAME):

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from demos.chat.browser_device import SDK
 from segue_cloud.config import TenantConfig
 from segue_cloud.security.tokens import TenantTokens
 from segue_device import Sampling
 from segue_device.pull.listing import LISTING_NAME, Entry, format_listing
 from segue_protocol.reference import STOP_ID
-from tests.browser.site import SDK
 from tests.contract.transports import PROMPT, rig
 from tests.harness import reference_answer
 from tests.web_server import Offer, web_server
