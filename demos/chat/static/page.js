@@ -76,12 +76,13 @@ function tell(error) {
 /** In words, how an answer is made. */
 function describer(devices) {
   const labels = new Map(devices.map((each) => [each.name, each]));
-  return ({ device, rtt_ms, keep_ratio }, { label: real }) => {
+  return ({ mode, device, rtt_ms, keep_ratio }, { label: real }) => {
     if (real) return `Not emulated: ${real}.`;
     const { label, prefillTokensPerS, decodeTokensPerS } = labels.get(device);
+    const refined = mode === "split" && keep_ratio < 1;
     return (
       `Emulated: ${label.toLowerCase()} (reads ${prefillTokensPerS}, writes ${decodeTokensPerS} tokens/s), ` +
-      `round trip ${rtt_ms} ms.${keep_ratio < 1 ? ` Asked to read ${percent(keep_ratio)} of the prompt.` : ""}`
+      `round trip ${rtt_ms} ms.${refined ? ` Asked to read ${percent(keep_ratio)} of the prompt.` : ""}`
     );
   };
 }

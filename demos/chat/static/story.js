@@ -103,7 +103,6 @@ const CHANGES = {
   done(story, { result }) {
     story.result = result;
     story.received = story.shown = result.tokenIds.length;
-    story.lag = 0;
   },
   error(story, { message, reason }) {
     story.error = { message, reason };

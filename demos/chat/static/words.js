@@ -36,7 +36,7 @@ export function situation(story, mode) {
 }
 
 function ending(result) {
-  const how = { stop: "Complete", length: "Cut off at the longest answer", cancelled: "Stopped" };
+  const how = { stop: "Complete", length: "Ended at the chosen length", cancelled: "Stopped" };
   const { cloudTokens, deviceTokens } = result.usage;
   const who =
     cloudTokens && deviceTokens
