@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 import anyio
 
-from segue_cloud.cluster.fair_line import Place
-from segue_cloud.cluster.forwarding import NobodyFeeds, nobody_there, offer
-from segue_cloud.cluster.links import DecodeStream, PrefillStream
+from segue_cloud.cluster.forwarding import nobody_there
+from segue_cloud.cluster.links import DecodeStream
 from segue_cloud.cluster.members import Member, Membership
 from segue_cloud.gateway.assignment import Assignment
+from segue_cloud.gateway.pairing import forward
 from segue_cloud.gateway.silence import unless_silent
 from segue_cloud.gateway.state import RequestState
 from segue_protocol.errors import (
@@ -111,7 +111,7 @@ async def run_attempt(
                 with membership.line(scope.group).place(
                     scope.tenant, tokens, urgent=may_wait_for_workers
                 ) as place:
-                    decoder, decode, prefiller, prefill = await _forward(
+                    decoder, decode, prefiller, prefill = await forward(
                         membership,
                         assignment,
                         reserved_credit,
@@ -185,51 +185,6 @@ async def run_attempt(
             return Outcome.LOST
         finally:
             observer.decoding_on(None)
-
-
-async def _forward(
-    membership: Membership,
-    assignment: Assignment,
-    credit: int,
-    place: Place,
-    held: AsyncExitStack,
-    held_prefill: AsyncExitStack,
-    *,
-    may_be_absent: bool,
-) -> tuple[Member, DecodeStream, Member, PrefillStream]:
-    """Reserve pages, then find a prefill worker that can feed them."""
-    group = assignment.scope.group
-    prefix_keys = assignment.prefix_keys()
-    while True:
-        decoder, decode, accepted = await held.enter_async_context(
-            offer(
-                membership,
-                group,
-                private.ROLE_DECODE,
-                lambda member: member.link.decode(),
-                assignment.reserve(credit),
-                "reserved",
-                place=place,
-                may_be_absent=may_be_absent,
-            )
-        )
-        with suppress(NobodyFeeds):
-            prefiller, prefill, _ = await held_prefill.enter_async_context(
-                offer(
-                    membership,
-                    group,
-                    private.ROLE_PREFILL,
-                    lambda member: member.link.prefill(),
-                    assignment.job(accepted.reserved),
-                    "accepted",
-                    place=place,
-                    may_be_absent=may_be_absent,
-                    partner=decoder,
-                    matched=lambda member: member.prefixes.match(prefix_keys),
-                )
-            )
-            return decoder, decode, prefiller, prefill
-        await held.aclose()
 
 
 async def _follow(
