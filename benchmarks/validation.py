@@ -4,7 +4,7 @@
 
 Two rows. *Emulated*: the real gateway, workers and device SDK on a virtual clock, engines
 that take the time of a published profile. *Real compute*: a cluster of processes with
-the tiny model, whose profile is fitted to other answers of the same run, and the SDK
+the tiny model, whose profile and path are fitted to other answers of the same run, and the SDK
 with an engine slowed to a phone. TTFT, cloud tokens and takeover index are compared
 answer by answer and at the median.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.emulated_cluster import Shape, emulated_cluster
+from benchmarks.real_answers import CONTEXT, OUTPUT, PREFILL_TPS, fitted, path_s, run_real
 from benchmarks.virtual_clock import run_virtual
 from benchmarks.workload import fitting, poisson, synthetic
 from demos.cluster import running_cluster
@@ -32,33 +32,18 @@ from demos.trace.replay import replay
 from demos.trace.requests import Request, draw_requests
 from demos.trace.speed import TrueSpeed
 from segue_cloud.gateway.gateway import Gateway, GatewayLimits
-from segue_cloud.profiles.base import CloudProfile, DecodeCost, PrefillCost
 from segue_device import AsyncClient, DeviceModel, Result
-from segue_device.convert.to_onnx import convert_to_onnx
-from segue_device.engines import EngineRunner, load_engine
 from segue_device.engines.reference import ReferenceDeviceEngine
 from segue_device.engines.runner import InlineRunner
-from segue_device.engines.throttled import ThrottledEngine
-from segue_device.profile_fit import fit_prefill
 from segue_device.transports.delayed import DelayedTransport
-from segue_device.transports.grpc import GrpcTransport
 from segue_device.transports.local import LocalTransport
-from segue_protocol.errors import Unavailable
 from segue_protocol.reference import reference_vocabulary
-from segue_protocol.tokenizer import ChatTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "demos/model/tiny"
 AGREEMENT = 0.15
 # Emulated: requests a second at one prefill and one decode instance; what fits them.
 RATE_RPS, CONTEXT_TOKENS = 1.5, 4096
-# Real compute: prompt lengths. The first only warms up; of the others, those at the odd places
-# are compared and the rest fit the profile.
-REAL_LENGTHS = (150, 200, 300, 400, 500, 600, 700, 800, 1000)
-WARM_UP = 64
-REAL_OUTPUT, REAL_CONTEXT = 120, 2048
-# A slow phone: the cloud shares a small machine with it and must still be the quicker one.
-REAL_PREFILL_TPS = 300
 
 
 @dataclass(frozen=True)
@@ -197,15 +182,15 @@ def real(model: Path, seed: int) -> dict[str, Any]:
     case = _plain(Case.load())
     device = replace(
         case.device,
-        prefill_per_token_s=1 / REAL_PREFILL_TPS,
+        prefill_per_token_s=1 / PREFILL_TPS,
         speed_jitter=0.0,
         relative_error=0.0,
     )
     case = replace(case, device=device)
-    flags = ("--max-context-tokens", str(REAL_CONTEXT), "--prefix-cache-bytes", "0")
+    flags = ("--max-context-tokens", str(CONTEXT), "--prefix-cache-bytes", "0")
     with running_cluster(model, *flags) as cluster:
-        results = asyncio.run(_run_real(model, cluster.address, case, seed))
-    profile = _fitted(results[1::2])
+        results = asyncio.run(run_real(model, cluster.address, case, seed))
+    profile, added_s = fitted(results[1::2]), path_s(results[1::2])
     # All of them in their order, so that what the gateway learns is the same.
     requests = [
         Request(
@@ -213,7 +198,7 @@ def real(model: Path, seed: int) -> dict[str, Any]:
             at_s=60.0 * place,
             prompt_tokens=result.usage.prompt_tokens,
             output_tokens=len(result.token_ids),
-            max_tokens=REAL_OUTPUT,
+            max_tokens=OUTPUT,
             cached_tokens=0,
             speed=1.0,
             seed=seed,
@@ -223,58 +208,20 @@ def real(model: Path, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "profile.json"
         profile.save(path)
-        fitted = replace(case, cloud=replace(case.cloud, profile=str(path)))
-        simulated = simulate(fitted, requests)
+        fitted_case = replace(
+            case,
+            cloud=replace(case.cloud, profile=str(path)),
+            network=replace(case.network, rtt_s=added_s),
+        )
+        simulated = simulate(fitted_case, requests)
     report = compare([Seen.of(each) for each in results[2::2]], simulated[2::2])
-    return {"emulated": False, "model": model.name, "profile": profile.to_json(), **report}
-
-
-async def _run_real(model: Path, address: str, case: Case, seed: int) -> list[Result]:
-    tokenizer = ChatTokenizer.from_directory(model)
-    onnx = convert_to_onnx(model, ROOT / "models" / f"{model.name}-onnx")
-    engine = ThrottledEngine(load_engine(onnx), case.device.profile)
-    transport = DelayedTransport(GrpcTransport(address), case.network.rtt_s)
-    device = DeviceModel(EngineRunner(engine), case.device.profile, tokenizer.vocabulary, tokenizer)
-    results = []
-    async with AsyncClient(cloud=transport, model=device, reuse_kv=False) as client:
-        for tokens in (WARM_UP, *REAL_LENGTHS):
-            prompt = _prompt(tokens, tokenizer, seed)
-            stream = client.stream(prompt_token_ids=prompt, max_tokens=REAL_OUTPUT)
-            async with stream as answer:
-                results.append(await answer.final())
-    return results
-
-
-def _prompt(tokens: int, tokenizer: ChatTokenizer, seed: int) -> list[int]:
-    """Token ids as they come, of no meaning."""
-    ordinary = sorted(set(range(256)) - set(tokenizer.vocabulary.special_ids))
-    return random.Random(f"{seed} {tokens}").choices(ordinary, k=tokens)
-
-
-def _fitted(results: Sequence[Result]) -> CloudProfile:
-    """The cluster's speed by its own account of these answers."""
-    prefills: dict[int, float] = {}
-    steps_s = []
-    for result in results:
-        assert result.cloud is not None
-        timings = result.cloud.timings
-        if not timings.prefill_s:
-            raise Unavailable(
-                "the device was ready before the cluster had prefilled "
-                f"{result.usage.prompt_tokens} tokens; run this on a machine that is less busy",
-                reason="MACHINE_BUSY",
-            )
-        prefills[result.usage.prompt_tokens] = timings.prefill_s
-        made = result.usage.cloud_tokens + result.usage.discarded_tokens
-        if made > 1:
-            steps_s.append(timings.slot_s / (made - 1))
-    fit = fit_prefill(prefills)
-    return CloudProfile(
-        name="fitted",
-        source="answers of the same cluster",
-        prefill=PrefillCost(fit.base_s, fit.per_token_s, fit.per_token2_s),
-        decode=(DecodeCost(statistics.median(steps_s), 0.0, 0.0),),
-    )
+    return {
+        "emulated": False,
+        "model": model.name,
+        "profile": profile.to_json(),
+        "path_s": added_s,
+        **report,
+    }
 
 
 def table(report: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ class Call:
     prompt_tokens: int
     # Where the model ends the answer; the cloud notices only there.
     output_tokens: int
-    credit: int
+    credit: int = 1
     # The device follows every token; else they are told together when the call stops.
     watched: bool = True
     # Below 1 the prompt is refined.

@@ -49,12 +49,17 @@ class SplitPhone(Phone):
         self._down = Wire(events, case.network, request.chance("down"))
 
     def begin(self) -> None:
-        self._up.send(self._arrived, upload_s(self._case, self.request))
+        self.call = Call(
+            peer=self,
+            prompt_tokens=self.request.prompt_tokens,
+            output_tokens=self.request.output_tokens,
+        )
+        self._up.send(lambda: self._steer(self._arrived), upload_s(self._case, self.request))
         super().begin()
 
     # ---- at the gateway
 
-    def _arrived(self) -> None:
+    def _arrived(self, call: Call) -> None:
         case, prompt_tokens = self._case, self.request.prompt_tokens
         advice = advise(
             case.device.profile,
@@ -66,16 +71,9 @@ class SplitPhone(Phone):
             targets=Targets(ttft_s=case.targets.ttft_s, quality_floor=case.targets.quality_floor),
             quality=self._quality if prompt_tokens >= MIN_PROMPT_TOKENS else (),
         )
-        credit = max(1, advice.cloud_tokens)
-        self._down.send(lambda: self.on_started(credit, advice.pace_s))
-        self.call = Call(
-            peer=self,
-            prompt_tokens=prompt_tokens,
-            output_tokens=self.request.output_tokens,
-            credit=credit,
-            keep_ratio=advice.keep_ratio,
-        )
-        self._gateway.submit(self.call)
+        call.credit, call.keep_ratio = max(1, advice.cloud_tokens), advice.keep_ratio
+        self._down.send(lambda: self.on_started(advice.cloud_tokens, advice.pace_s))
+        self._gateway.submit(call)
 
     def tokens(self, made_s: Sequence[float]) -> None:
         """From the gateway."""
@@ -122,18 +120,12 @@ class RoutedPhone(SplitPhone):
         super().__init__(events, case, request, done, gateway)
         self._rests = True
 
-    def _arrived(self) -> None:
+    def _arrived(self, call: Call) -> None:
         # It asks for a whole answer, and is held to nothing less; that its true length is
         # reserved is kinder than any gateway can be.
-        credit = self.request.output_tokens
-        self._down.send(lambda: self.on_started(credit, self._screen.interval_s))
-        self.call = Call(
-            peer=self,
-            prompt_tokens=self.request.prompt_tokens,
-            output_tokens=self.request.output_tokens,
-            credit=credit,
-        )
-        self._gateway.submit(self.call)
+        call.credit = call.output_tokens
+        self._down.send(lambda: self.on_started(call.output_tokens, self._screen.interval_s))
+        self._gateway.submit(call)
 
     def on_tokens(self, count: int) -> None:
         super().on_tokens(count)

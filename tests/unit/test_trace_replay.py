@@ -140,11 +140,13 @@ def test_refinement_spares_cloud_tokens_and_reuse_still_more() -> None:
     requests = draw_requests([(place, 1500, 120) for place in range(40)], case, seed=1)
     tokens = [
         figures(run(policy, case, requests), case)["cloud_tokens"]
-        for policy in ("cloud_pd", "split", "split_refined", "split_refined_r25")
+        for policy in ("cloud_pd", "split", "split_refined_r25", "split_refined")
     ]
+    # By what was measured the tuner may keep less than a quarter.
     assert tokens == sorted(tokens, reverse=True)
+    assert min(ratio for ratio, kept in case.quality.items() if kept >= 0.95) < 0.25
     reused = run("split_refined_reuse", case, requests)
-    assert figures(reused, case)["cloud_tokens"] < tokens[2]
+    assert figures(reused, case)["cloud_tokens"] < tokens[-1]
     assert figures(reused, case)["asked_cloud"] < 1
 
 
