@@ -54,6 +54,8 @@ def capacity(
         return search.capacity(load, None)
     workers, guess_rps = _balanced(search.run(cloud.instances, cloud.instances // 2), case)
     best = search.highest_load(guess_rps, workers)
+    if not best:  # nobody is served in time however few come, with any ratio
+        return search.capacity(best, workers)
     for step in (-1, 1):
         while 0 < workers + step < cloud.instances and search.passes(best * BETTER, workers + step):
             workers += step

@@ -105,6 +105,15 @@ def test_the_capacity_found_is_one_that_is_borne(name: str) -> None:
     assert attainment(beyond.outcomes, case.targets) < case.targets.attainment
 
 
+def test_targets_that_nobody_can_meet_are_no_capacity() -> None:
+    case = Case.load()
+    case = replace(case, targets=replace(case.targets, ttft_s=0.01))
+    requests = draw_requests([(place / 5, 1200, 20) for place in range(10)], case, seed=1)
+    found = capacity(POLICIES["split"], case, requests)
+    assert found.rps_per_instance == 0
+    assert found.binding == "prefill slots"
+
+
 def test_a_trace_keeps_its_times_and_may_repeat(tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_bytes(
         b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
