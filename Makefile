@@ -100,7 +100,8 @@ chat: models/tiny-onnx/segue_model.json models/tiny-gguf/segue_model.json
 	    echo "without these packages the browser itself cannot be the device; the rest works" >&2
 	@$(BIN)/python -m demos.chat $(ARGS)
 
-test: models/tiny-onnx/segue_model.json .venv-proto/.installed .venv/.llama \
+test: models/tiny-onnx/segue_model.json models/tiny-gguf/segue_model.json \
+    .venv-proto/.installed .venv/.llama \
     device-js/node_modules/.installed tests/browser/node_modules/.installed \
     tools/buf/node_modules/.installed chromium
 	$(BIN)/python -m pytest $(ARGS)

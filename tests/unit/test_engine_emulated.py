@@ -142,7 +142,7 @@ def test_an_emulated_worker_does_without_torch() -> None:
     code = (
         "import sys, segue_cloud.worker.process as process\n"
         "from segue_cloud.config import WorkerConfig\n"
-        "process._load_engine(WorkerConfig(engine='emulated', profile='a100-80g-opt-13b-tp1'))\n"
+        "process.load_engine_of(WorkerConfig(engine='emulated', profile='a100-80g-opt-13b-tp1'))\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run(
