@@ -166,6 +166,7 @@ def _serve(options: dict[str, Any]) -> None:
         options["max_tokens"],
         incarnation=bytes.fromhex(options["incarnation"]),
         sender=lambda memory: make_sender(backend, memory),
+        shared=backend == "shm",
     )
     slots: dict[int, Slot] = {}
     for line in sys.stdin:

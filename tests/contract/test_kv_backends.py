@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -270,7 +271,11 @@ def test_nothing_grows_over_many_transfers(receiver, sender) -> None:
 
     for seed in range(3):
         round_trip(seed)
+    gc.collect()  # descriptors that earlier tests left to it
     before = len(os.listdir("/proc/self/fd")), sender.ask(descriptors=True)
     for seed in range(60):
         round_trip(seed)
-    assert (len(os.listdir("/proc/self/fd")), sender.ask(descriptors=True)) == before
+    gc.collect()
+    here, there = len(os.listdir("/proc/self/fd")), sender.ask(descriptors=True)
+    assert here <= before[0]
+    assert there <= before[1]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from segue_cloud.kv.memory import PAGE_BYTES, MemoryFile
+from segue_cloud.kv.memory import NO_DESCRIPTOR, PAGE_BYTES, MemoryFile
 from segue_protocol.errors import InvalidRequest, TransferError
 
 
@@ -128,3 +129,16 @@ def test_empty_files_are_refused(sizes) -> None:
         MemoryFile.create(**sizes)
     with pytest.raises(InvalidRequest, match="16 bytes"):
         MemoryFile.create(slots=1, data_bytes=1, incarnation=b"short")
+
+
+def test_memory_that_nobody_maps_is_the_same_without_a_file() -> None:
+    with closing(MemoryFile.create(slots=2, data_bytes=4096, shared=False)) as memory:
+        assert not memory.data.any()
+        memory.data[:] = 7
+        memory.generations[1] = 3
+        memory.require_intact()
+        assert memory.descriptor == NO_DESCRIPTOR
+        with pytest.raises(TransferError) as caught:
+            MemoryFile.attach(memory.pid, memory.descriptor, memory.incarnation)
+        assert caught.value.reason == "KV_PEER_GONE"
+    memory.close()

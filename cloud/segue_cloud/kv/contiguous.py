@@ -76,8 +76,9 @@ class SlotPool:
         *,
         incarnation: bytes | None = None,
         sender: Callable[[MemoryFile], Sender] = lambda memory: ShmSender(),
+        shared: bool = True,
     ) -> None:
-        """`sender`: makes this side's end of a transfer backend."""
+        """`sender`: makes this side's end of a transfer backend; not `shared`: it maps nothing."""
         if slots < 1 or max_tokens < 1:
             raise InvalidRequest(
                 f"a slot pool needs at least one slot of one token, got {slots} slots "
@@ -88,7 +89,10 @@ class SlotPool:
         self.max_tokens = max_tokens
         self._stride_bytes = -(-layout.bytes_per_token * max_tokens // PAGE_BYTES) * PAGE_BYTES
         self._memory = MemoryFile.create(
-            slots=slots, data_bytes=slots * self._stride_bytes, incarnation=incarnation
+            slots=slots,
+            data_bytes=slots * self._stride_bytes,
+            incarnation=incarnation,
+            shared=shared,
         )
         self._sender = sender(self._memory)
         self._free = list(range(slots))[::-1]

@@ -9,6 +9,10 @@ Layout, little-endian: a fixed header, one u64 generation counter a slot, one u6
 a slot that counts its finished layers, then the data region at the next multiple
 of 4096 bytes. Attached files are mapped read-only, so that a receiver cannot
 damage a sender, unless both write by turns (a page pool of several processes).
+
+Memory that nobody maps, since a backend reads it in another way, is the same
+without a file: the kernel then gives it huge pages, and process_vm_readv reads it
+twice as fast (benchmarks/kv_transfer.py).
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ _NAME = "segue-kv"
 # magic, version, slots, incarnation, bytes of the data region
 _HEADER = struct.Struct("<8sII16sQ")
 HEADER_BYTES = _HEADER.size
+NO_DESCRIPTOR = -1
 # Without the shrink seal a sender could truncate the file under a reader, whose
 # next access would be a SIGBUS instead of an exception. Seals are never broken.
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -49,20 +54,33 @@ class MemoryFile:
     """
 
     def __init__(
-        self, mapping: mmap.mmap, status: os.stat_result, *, pid: int, descriptor: int, owned: bool
+        self,
+        mapping: mmap.mmap,
+        status: os.stat_result | None,
+        *,
+        pid: int,
+        descriptor: int,
+        owned: bool,
     ) -> None:
         _, _, slots, incarnation, data_bytes = _HEADER.unpack_from(mapping)
         self.pid = pid
         self.descriptor = descriptor
         self.incarnation: bytes = incarnation
         self._view(mapping, slots, data_bytes)
-        self._file = _file_number(status)
+        self._file = _file_number(status) if status is not None else None
         self._closed = False
         self._owned = owned  # a process may also attach to its own file
 
     @classmethod
-    def create(cls, *, slots: int, data_bytes: int, incarnation: bytes | None = None) -> MemoryFile:
-        """Make a zeroed file that this process owns.
+    def create(
+        cls,
+        *,
+        slots: int,
+        data_bytes: int,
+        incarnation: bytes | None = None,
+        shared: bool = True,
+    ) -> MemoryFile:
+        """Make a zeroed file that this process owns; not `shared`: memory nobody can map.
 
         ``incarnation`` is 16 bytes, drawn here when absent. Raises
         InvalidRequest for sizes that make no file.
@@ -77,9 +95,16 @@ class MemoryFile:
                 f"a memory file needs at least one slot and one byte, got {slots} slots "
                 f"and {data_bytes} bytes"
             )
+        size_bytes = _data_offset(slots) + data_bytes
+        if not shared:
+            mapping = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):  # a kernel without huge pages
+                mapping.madvise(mmap.MADV_HUGEPAGE)
+            _HEADER.pack_into(mapping, 0, _MAGIC, VERSION, slots, incarnation, data_bytes)
+            return cls(mapping, None, pid=os.getpid(), descriptor=NO_DESCRIPTOR, owned=True)
         descriptor = os.memfd_create(_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(descriptor, _data_offset(slots) + data_bytes)
+            os.ftruncate(descriptor, size_bytes)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             mapping = mmap.mmap(descriptor, 0)
             _HEADER.pack_into(mapping, 0, _MAGIC, VERSION, slots, incarnation, data_bytes)
@@ -183,7 +208,7 @@ class MemoryFile:
         if self._closed:
             return
         self._closed = True
-        if self._owned:
+        if self._owned and self.descriptor != NO_DESCRIPTOR:
             os.close(self.descriptor)
         self._release_views()
         with contextlib.suppress(BufferError):

@@ -167,6 +167,7 @@ def _build(
             context,
             incarnation=incarnation,
             sender=transfers.sender,
+            shared=transfers.name == "shm",
         )
         held.callback(slots.close)
         return PrefillWorker(
