@@ -104,6 +104,7 @@ async def run_attempt(
     # What is reserved is admitted; a credit raised meanwhile is an extension.
     reserved_credit = min(observer.credit, assignment.max_tokens)
     tokens = len(assignment.token_ids)
+    prefix_keys = assignment.prefix_keys()
     async with AsyncExitStack() as held, AsyncExitStack() as held_prefill:
         try:
             with anyio.fail_after(budget.first_token_s):
@@ -115,6 +116,7 @@ async def run_attempt(
                         membership,
                         assignment,
                         reserved_credit,
+                        prefix_keys,
                         place,
                         held,
                         held_prefill,
@@ -151,7 +153,7 @@ async def run_attempt(
         first = answer.prefilled
         observer.step("prefill", prefiller.pid)
         observer.observe_prefill(first)
-        prefiller.prefixes.remember(assignment.prefix_keys())
+        prefiller.prefixes.remember(prefix_keys)
         output = [*assignment.output_ids, first.token_id]
         observer.append(first.epoch, first.index, [first.token_id], [first.logprob])
         observer.enter(RequestState.KV_READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 
 from segue_cloud.cluster.fair_line import Place
@@ -16,6 +17,7 @@ async def forward(
     membership: Membership,
     assignment: Assignment,
     credit: int,
+    prefix_keys: Sequence[bytes],
     place: Place,
     held: AsyncExitStack,
     held_prefill: AsyncExitStack,
@@ -25,10 +27,10 @@ async def forward(
     """The decode and the prefill worker, each with a stream that `held` and `held_prefill` hold.
 
     Runs until both have accepted, first in the line from `place`: put a deadline
-    around it. A reservation that nobody can feed any more is given up for another.
+    around it. Of prefill workers a holder of `prefix_keys` comes first. A reservation
+    that nobody can feed any more is given up for another.
     """
     group = assignment.scope.group
-    prefix_keys = assignment.prefix_keys()
     while True:
         decoder, decode, accepted = await held.enter_async_context(
             offer(

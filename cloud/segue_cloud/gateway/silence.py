@@ -19,12 +19,16 @@ class Silence:
 
     A stream of tokens would set and cancel a timer a token; here one timer
     runs, and moves itself on when it finds that something was heard meanwhile.
-    A timer that comes late says that this process itself was held up: what was
-    sent may lie unread, so the silence begins anew.
+    A timer that comes late says that this process itself was held up. Who judges
+    others by their silence is `forgiving` then: what they sent may lie unread, so the
+    silence begins anew.
     """
 
-    def __init__(self, after_s: float, tell: Callable[[], object]) -> None:
+    def __init__(
+        self, after_s: float, tell: Callable[[], object], *, forgiving: bool = False
+    ) -> None:
         self._after_s = after_s
+        self._forgiving = forgiving
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._loop.time()
@@ -58,7 +62,7 @@ class Silence:
         held_up = self._loop.time() - due_s > HELD_UP_SHARE * self._after_s
         if self._heard_s + self._after_s <= due_s:
             self.heard()
-            if not held_up:
+            if not (held_up and self._forgiving):
                 self._tell()
         if self._timer is not None:  # `tell` may have ended it
             self._wait()
@@ -68,7 +72,7 @@ class Silence:
 def unless_silent(name: str, within_s: float) -> Iterator[Silence]:
     """Cancel the block and raise DeadlineExceeded when `name` was silent for so long."""
     with anyio.CancelScope() as scope:
-        with Silence(within_s, scope.cancel) as silence:
+        with Silence(within_s, scope.cancel, forgiving=True) as silence:
             yield silence
     if scope.cancelled_caught:
         raise DeadlineExceeded(f"{name} was silent for {within_s} s")
