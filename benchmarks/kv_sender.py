@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from segue_cloud.engine.base import Chunk
 from segue_cloud.kv.backends.base import Reader, Sender, TransferName
 from segue_cloud.kv.backends.nixl import NixlReader, NixlSender
 from segue_cloud.kv.backends.shm import ShmReader, ShmSender
@@ -108,6 +109,10 @@ class RemoteSender:
         answer = self.ask(acquire=tokens, seed=None, digest="off")
         return private.KvTicket.FromString(bytes.fromhex(answer))
 
+    def prefilled_ticket(self, model: Path, ids: list[int]) -> private.KvTicket:
+        """A ticket for the prefill of `ids` by the model, whose layout is the sender's."""
+        return private.KvTicket.FromString(bytes.fromhex(self.ask(model=str(model), ids=ids)))
+
     def early_ticket(self, tokens: int, seed: int) -> private.KvTicket:
         return private.KvTicket.FromString(
             bytes.fromhex(self.ask(acquire=tokens, seed=seed, early=True))
@@ -130,10 +135,12 @@ class RemoteSender:
         """Processor time it has used."""
         return float(self.ask(cpu=True))
 
-    def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+    def kill(self, *, reap: bool = True) -> None:
+        """SIGKILL, and wait for its end; not reaped, it stays a zombie."""
         self._child.kill()
-        self._child.wait()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        if reap:
+            self._child.wait()
 
     def freeze(self) -> None:
         self._child.send_signal(signal.SIGSTOP)
@@ -184,6 +191,15 @@ def _obey(command: dict[str, Any], pool: SlotPool, slots: dict[int, Slot]) -> st
         early = command.get("early", False)
         ticket = slot.early_ticket() if early else slot.ticket(command["digest"])
         return ticket.SerializeToString().hex()
+    if "model" in command:
+        from segue_cloud.engine.loading import load_engine  # torch: seconds
+
+        engine, ids = load_engine(command["model"]), command["ids"]
+        slot = pool.acquire(len(ids))
+        assert slot is not None
+        slots[slot.index] = slot
+        engine.forward(slot.cells, [Chunk(ids, range(len(ids)), slice(0, len(ids)))])
+        return slot.ticket("full").SerializeToString().hex()
     if "used" in command:
         return str(pool.used)
     if "cpu" in command:

@@ -1,4 +1,4 @@
-"""A worker that dies again and again is started again and again, ever later."""
+"""A worker that dies again and again is started again, ever later; one that refuses is not."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import signal
+from typing import Any
 
 import anyio
 import pytest
 
 from segue_cloud.cluster.supervisor import RESTART_DELAYS_S, Supervisor
 from segue_cloud.config import WorkerConfig
+from segue_protocol.errors import Unavailable
 from tests.processes import TINY, alive
 
 DEADLINE_S = 30.0
@@ -37,6 +39,25 @@ def test_a_worker_that_is_killed_three_times(caplog: pytest.LogCaptureFixture) -
         asyncio.run(main())
     delays = [record.segue_fields["restart_in_s"] for record in caplog.records]
     assert delays == list(RESTART_DELAYS_S[:3])
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [{"model": ""}, {"model": str(TINY / "none")}],
+    ids=["by the command", "by the worker"],
+)
+def test_a_worker_that_refuses_its_configuration_is_not_started_again(
+    refused: dict[str, Any],
+) -> None:
+    async def main() -> None:
+        supervisor = Supervisor([WorkerConfig(role="prefill", gateway="127.0.0.1:1", **refused)])
+        supervisor.start()
+        with anyio.fail_after(DEADLINE_S), pytest.raises(Unavailable, match="prefill"):
+            await supervisor.failed
+        assert supervisor.pids == []
+        await supervisor.stop()
+
+    asyncio.run(main())
 
 
 async def _another(supervisor: Supervisor, before: list[int]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.kv_sender import RemoteSender
 from segue_cloud.engine.base import Chunk
 from segue_cloud.engine.loading import load_engine
 from segue_cloud.engine.torch_engine import TorchEngine
@@ -15,7 +16,6 @@ from segue_cloud.kv.pages import PagePool, PageTable
 from segue_cloud.kv.transfer import KvPuller
 from segue_protocol.errors import ContextTooLong, InternalError, InvalidRequest
 from tests.unit.engine_models import FAMILIES, VOCAB_SIZE, transformers_model, write_model
-from tests.unit.kv_sender import Sender
 
 OUTPUT_TOKENS = 12
 TOLERANCE = 1e-4  # of logits whose spread is about 1; float32 in another order of sums
@@ -181,8 +181,8 @@ def pulled(engine, llama):
     """A request prefilled in another process, its KV now in pages here."""
     ids = prompt(33)
     pool, puller = PagePool(engine.layout, pages=24, page_tokens=4), KvPuller()
-    with Sender() as sender:
-        ticket = sender.prefill_ticket(llama, ids)
+    with RemoteSender("shm", engine.layout) as sender:
+        ticket = sender.prefilled_ticket(llama, ids)
         assert ticket.pid == sender.pid
         other, table = pool.reserve(10), pool.reserve(33 + OUTPUT_TOKENS)
         puller.pull(ticket, engine.layout, pool.cells, table.cells(33), digest="full")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.kv_sender import RemoteSender, random_cells
 from segue_cloud.kv import transfer
 from segue_cloud.kv.contiguous import SlotPool
 from segue_cloud.kv.digest import SAMPLES, digest_cells, sample_rows
@@ -18,7 +19,6 @@ from segue_cloud.kv.scatter import Scatter
 from segue_cloud.kv.transfer import KvPuller
 from segue_protocol.errors import InternalError, InvalidRequest, TransferError
 from segue_protocol.wire import private
-from tests.unit.kv_sender import Sender, random_cells
 
 LAYOUT = KvLayout(num_layers=3, num_kv_heads=2, head_dim=8, dtype="float32")
 TOKENS = 21
@@ -73,9 +73,9 @@ def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtyp
     receiver = Receiver(layout)
     receiver.pool.cells[:] = 42
     untouched = np.ones(receiver.pool.cells.shape[2], bool)
-    with Sender() as sender:
+    with RemoteSender("shm", layout) as sender:
         for seed in (1, 2):
-            ticket = sender.random_ticket(layout, TOKENS, seed)
+            ticket = sender.ticket(TOKENS, seed)
             assert ticket.pid == sender.pid
             moved = receiver.pull(ticket, digest="full")
             assert moved.bytes == TOKENS * layout.bytes_per_token
@@ -93,30 +93,30 @@ def test_cells_of_another_process_arrive_scattered_and_nothing_else_changes(dtyp
 
 
 def test_a_sender_that_was_killed_is_gone_also_when_attached(receiver) -> None:
-    with Sender() as sender:
-        ticket = sender.random_ticket(LAYOUT, TOKENS, 1)
+    with RemoteSender("shm", LAYOUT) as sender:
+        ticket = sender.ticket(TOKENS, 1)
         receiver.pull(ticket)
-        sender.kill()
+        sender.kill(reap=False)
         assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
         assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
     assert receiver.refuse(ticket).reason == "KV_PEER_GONE"
 
 
 def test_memory_of_a_dead_sender_is_given_up_when_the_next_one_comes(receiver) -> None:
-    with Sender() as first, Sender() as second:
-        receiver.pull(first.random_ticket(LAYOUT, TOKENS, 1))
+    with RemoteSender("shm", LAYOUT) as first, RemoteSender("shm", LAYOUT) as second:
+        receiver.pull(first.ticket(TOKENS, 1))
         first.kill()
-        receiver.pull(second.random_ticket(LAYOUT, TOKENS, 2))
+        receiver.pull(second.ticket(TOKENS, 2))
         assert receiver.puller.reader.attachments == 1
 
 
 def test_a_released_slot_makes_its_ticket_stale(receiver) -> None:
-    with Sender() as sender:
-        ticket = sender.random_ticket(LAYOUT, TOKENS, 1)
+    with RemoteSender("shm", LAYOUT) as sender:
+        ticket = sender.ticket(TOKENS, 1)
         receiver.pull(ticket)
         sender.release(ticket.slot)
         assert receiver.refuse(ticket).reason == "KV_STALE"
-        again = sender.random_ticket(LAYOUT, TOKENS, 2)
+        again = sender.ticket(TOKENS, 2)
         assert again.slot == ticket.slot
         assert receiver.refuse(ticket).reason == "KV_STALE"
         receiver.pull(again, digest="full")

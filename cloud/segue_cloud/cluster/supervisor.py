@@ -88,7 +88,7 @@ class Keeper:
             self._supervisor.ended()
             if self._leaving:
                 return
-            if status == 1:
+            if status in (1, 2):
                 self._supervisor.fail(self.config)
                 return
             if anyio.current_time() - started_s > STEADY_S:
@@ -145,7 +145,7 @@ class Supervisor:
 
         One that drains and leaves is replaced as well: drained one after the
         other, all workers run a new version. A worker that refuses its
-        configuration (exit status 1) is not; `failed` then raises.
+        configuration (exit status 1; 2 for one that cannot be read) is not; `failed` then raises.
         """
         self._keepers = [Keeper(config, self) for config in self._configs]
 
