@@ -33,7 +33,7 @@ class PagePool(PageLedger):
         cells_bytes = tokens * layout.bytes_per_token
         self.layout = layout
         self._memory = memory or MemoryFile.create(
-            slots=1, data_bytes=cells_bytes, incarnation=incarnation, shared=False
+            slots=1, data_bytes=cells_bytes, incarnation=incarnation
         )
         self.cells: Cells = (
             self._memory.data[-cells_bytes:]
