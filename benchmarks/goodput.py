@@ -35,7 +35,7 @@ def highest_rate(meets: Callable[[float], bool], *, start_rps: float, steps: int
     """By doubling from `start_rps` as long as it is met, then `steps` bisections.
 
     What is found is met; what lies a 2^-`steps` part of it higher is not. At
-    :data:`MOST_RPS` the search ends: so many requests are too few to tell.
+    :data:`MOST_RPS` the search ends.
     """
     low_rps, high_rps = 0.0, start_rps
     while high_rps <= MOST_RPS and meets(high_rps):

@@ -19,7 +19,8 @@ import numpy as np
 
 from segue_cloud.engine.base import Chunk
 from segue_cloud.kv.backends.base import Reader, Sender, TransferName
-from segue_cloud.kv.backends.nixl import NixlReader, NixlSender
+from segue_cloud.kv.backends.nixl import NixlReader
+from segue_cloud.kv.backends.nixl_sender import NixlSender
 from segue_cloud.kv.backends.shm import ShmReader, ShmSender
 from segue_cloud.kv.backends.tcp import TcpReader, TcpSecurity
 from segue_cloud.kv.backends.tcp_sender import TcpSender

@@ -55,7 +55,7 @@ class GivenUp(TransferError):
 
 
 class Interrupted:
-    """A reader that breaks off after a number of layers, when told to."""
+    """A reader that breaks off after a number of pieces, when told to."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -64,10 +64,10 @@ class Interrupted:
     def read(
         self, ticket: private.KvTicket, layout: KvLayout, first: int, deadline: Deadline
     ) -> Iterator[Cells]:
-        for number, layer in enumerate(self._reader.read(ticket, layout, first, deadline)):
+        for number, piece in enumerate(self._reader.read(ticket, layout, first, deadline)):
             if number == self.after:
                 raise GivenUp("given up on purpose", reason="GIVEN_UP")
-            yield layer
+            yield piece
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)

@@ -10,7 +10,7 @@ per_block      one read a page, layer and plane, straight into the pages
 one_call       the same reads, posted together
 block_free     contiguous reads and a scatter, as the decode worker does it
 raw            one contiguous read of everything, nothing scattered (shm, tcp:
-               layer by layer, as these read)
+               piece by piece, as these read)
 memcpy_scatter the scatter alone, from memory of this process
 ============== ============================================================
 
@@ -33,8 +33,7 @@ import numpy.typing as npt
 
 from benchmarks.kv_sender import RemoteSender, make_reader
 from segue_cloud.kv.backends.base import TRANSFERS, Deadline, TransferName, require_transfer
-from segue_cloud.kv.backends.nixl import LOOPBACK
-from segue_cloud.kv.backends.nixl_agent import NixlAgent
+from segue_cloud.kv.backends.nixl_agent import LOOPBACK, NixlAgent
 from segue_cloud.kv.digest import digest_cells
 from segue_cloud.kv.layout import KvLayout
 from segue_cloud.kv.pages import PagePool
@@ -227,9 +226,10 @@ class Moved:
     def _raw(self) -> float:
         def read() -> None:
             deadline = Deadline(DEADLINE_S, time.monotonic)
-            layers = self._reader.read(self._ticket, self._pool.layout, 0, deadline)
-            for target, layer in zip(self._contiguous, layers, strict=True):
-                target[:] = layer
+            rows, done = self._contiguous.reshape(-1, *self._contiguous.shape[-2:]), 0
+            for piece in self._reader.read(self._ticket, self._pool.layout, 0, deadline):
+                rows[done : done + len(piece)] = piece
+                done += len(piece)
 
         seconds = _seconds(read)
         self._offer_again()
@@ -237,7 +237,8 @@ class Moved:
 
     def _memcpy_scatter(self) -> None:
         for layer, target in zip(self._contiguous, self._pool.cells, strict=True):
-            self._scatter.copy(layer, target)
+            for plane, pool in zip(layer, target, strict=True):
+                self._scatter.copy(plane, 0, pool)
 
     def _offer_again(self) -> None:
         self._sender.release(self._ticket.slot)

@@ -61,10 +61,14 @@ SHORTER = 4
 
 @dataclass(frozen=True)
 class Size:
-    """Of the measurement: requests at each rate, their lengths, and bisections."""
+    """Of the measurement: requests' lengths, how long they come at each rate, bisections.
+
+    The time is several of the targets for the first token: in a shorter one any
+    rate is met that leaves no more than a burst to be worked off.
+    """
 
     lengths: Sequence[Length]
-    requests: int = 60
+    span_s: float = 20.0
     steps: int = 3
     seed: int = 1
 
@@ -74,7 +78,7 @@ async def _run(
 ) -> list[Seen]:
     limits = GatewayLimits(budget=Budget(first_token_s=target.ttft_s))
     async with emulated_cluster(profile, shape, limits) as (gateway, _):
-        arrivals = requests_at(list(size.lengths), rate_rps, size.requests, size.seed)
+        arrivals = requests_at(size.lengths, rate_rps, size.span_s, size.seed)
         return await replay(gateway, arrivals, size.seed, profile=PHONE if split else None)
 
 
@@ -126,17 +130,17 @@ def shortened(seed: int) -> list[Length]:
     ]
 
 
-def measure(profile: str, size: Size, model: Path | None, real_requests: int) -> dict[str, Any]:
+def measure(profile: str, size: Size, model: Path | None, real_span_s: float) -> dict[str, Any]:
     """Every row; without a `model` only the emulated ones."""
     rows = emulated_rows(find_profile(profile), TARGETS, size)
     if model is not None:
-        rows += real_rows(model, REAL_TARGETS, real_requests, size.steps, size.seed)
+        rows += real_rows(model, REAL_TARGETS, real_span_s, size.steps, size.seed)
     return {
         "rows": rows,
         "profile": profile,
         "enough": ENOUGH,
-        "requests": size.requests,
-        "real_requests": real_requests,
+        "span_s": size.span_s,
+        "real_span_s": real_span_s,
         "lengths": f"{SYNTHETIC}; outputs divided by {SHORTER}",
         "seed": size.seed,
     }
@@ -147,8 +151,8 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"Goodput in requests/s: the highest rate at which {report['enough']:.0%} meet both "
         "targets",
-        f"(emulated: {report['profile']}, {report['requests']} requests a rate; real: "
-        f"{report['real_requests']}).",
+        f"(emulated: {report['profile']}, {report['span_s']:g} s of arrivals; real: "
+        f"{report['real_span_s']:g} s).",
         "",
         f"{'engine':>9} {'answers':>8} {'TTFT':>6} {'TPOT':>6} {'P/D':>7} {'unified':>8} "
         f"{'aggregated':>11}",
@@ -166,17 +170,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument("--profile", default="a100-80g-opt-13b-tp1", help="file or name")
-    parser.add_argument("--requests", type=int, default=Size.requests, help="at each rate")
+    parser.add_argument(
+        "--span-s", type=float, default=Size.span_s, help="of arrivals at each rate, emulated"
+    )
     parser.add_argument("--steps", type=int, default=Size.steps, help="bisections")
     parser.add_argument("--seed", type=int, default=Size.seed)
     parser.add_argument("--model", type=Path, default=TINY, help="of the rows with real compute")
-    parser.add_argument("--real-requests", type=int, default=60, help="at each rate; 0: no rows")
+    parser.add_argument(
+        "--real-span-s", type=float, default=10.0, help="of arrivals at each rate; 0: no rows"
+    )
     options = parser.parse_args()
     report = measure(
         options.profile,
-        Size(shortened(options.seed), options.requests, options.steps, options.seed),
-        options.model if options.real_requests else None,
-        options.real_requests,
+        Size(shortened(options.seed), options.span_s, options.steps, options.seed),
+        options.model if options.real_span_s else None,
+        options.real_span_s,
     )
     print(json.dumps(report) if options.json else table(report))
 

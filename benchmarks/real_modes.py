@@ -26,7 +26,7 @@ from segue_protocol.wire import public
 
 MAX_CONTEXT_TOKENS = 2048
 SHORTER = 4
-START_RPS = 2.0
+START_RPS = 8.0
 COMMON = {
     "--max-context-tokens": MAX_CONTEXT_TOKENS,
     "--prefill-slots": 2,
@@ -46,7 +46,7 @@ WAYS: Mapping[str, Mapping[str, int]] = {
 
 
 def real_rows(
-    model: Path, targets: Sequence[Target], requests: int, steps: int, seed: int
+    model: Path, targets: Sequence[Target], span_s: float, steps: int, seed: int
 ) -> list[dict[str, Any]]:
     """A row for every target and kind of answer."""
     rows = [
@@ -65,12 +65,12 @@ def real_rows(
             asyncio.run(_replay(cluster, [Arrival(0.0, Length(64, 4))] * 4, seed, split=False))
             for row, target in zip(rows, [*targets, *targets], strict=True):
                 split = row["answers"] == "split"
-                row[f"{way}_rps"] = _goodput_rps(cluster, target, requests, steps, seed, split)
+                row[f"{way}_rps"] = _goodput_rps(cluster, target, span_s, steps, seed, split)
     return rows
 
 
 def _goodput_rps(
-    cluster: Cluster, target: Target, requests: int, steps: int, seed: int, split: bool
+    cluster: Cluster, target: Target, span_s: float, steps: int, seed: int, split: bool
 ) -> float:
     lengths = [
         Length(-(-each.prompt // SHORTER), -(-each.output // SHORTER))
@@ -78,7 +78,7 @@ def _goodput_rps(
     ]
 
     def meets(rate_rps: float) -> bool:
-        arrivals = requests_at(lengths, rate_rps, requests, seed)
+        arrivals = requests_at(lengths, rate_rps, span_s, seed)
         return target.met_by(asyncio.run(_replay(cluster, arrivals, seed, split=split)))
 
     return highest_rate(meets, start_rps=START_RPS, steps=steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ INPUT_MEDIAN, INPUT_P90 = 1020, 2735
 OUTPUT_MEDIAN, OUTPUT_P90 = 129, 424
 SYNTHETIC = "synthetic, log-normal with median and p90 of the Azure conversation trace"
 _P90_SIGMAS = 1.2816
+# Of a share of requests in time, less would say nothing.
+LEAST = 30
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,17 @@ def poisson(lengths: list[Length], rate_rps: float, duration_s: float, seed: int
     return arrivals
 
 
-def requests_at(lengths: list[Length], rate_rps: float, count: int, seed: int) -> list[Arrival]:
-    """`count` Poisson arrivals; with another rate the same, only nearer or farther in time."""
+def requests_at(
+    lengths: Sequence[Length], rate_rps: float, span_s: float, seed: int
+) -> list[Arrival]:
+    """Poisson arrivals over `span_s`, :data:`LEAST` at least.
+
+    With another rate the same, only nearer or farther in time, and more or fewer.
+    """
     rng = random.Random(seed)
     arrivals: list[Arrival] = []
     at_s = 0.0
-    for _ in range(count):
+    while at_s < span_s or len(arrivals) < LEAST:
         at_s += rng.expovariate(1.0) / rate_rps
         arrivals.append(Arrival(at_s, rng.choice(lengths)))
     return arrivals

@@ -121,6 +121,20 @@ def test_slot_time_saved(tab: ChatPage, made_by_cloud: int, account: Any, saved:
         assert {name: found[name] for name in saved} == pytest.approx(saved)
 
 
+def test_never_more_shown_than_received(tab: ChatPage) -> None:
+    code = """async () => {
+      const { Story } = await import('/story.js');
+      const story = new Story();
+      const told = { receivedTokens: 1, prefilledTokens: 0, promptTokens: 9, lagTokens: 0 };
+      for (const index of [0, 1, 2]) {
+        story.apply({ type: 'token', index, source: 'cloud', atS: index });
+        story.apply({ type: 'progress', ...told, atS: index });
+      }
+      return story.samples.map(({ received, shown }) => [received, shown]);
+    }"""
+    assert tab.page.evaluate(code) == [[1, 1], [1, 1], [2, 2], [2, 2], [3, 3], [3, 3]]
+
+
 def test_stop_in_prefill(tab: ChatPage) -> None:
     tab.set(mode="only_on_device")
     answer = tab.ask_offered(LONG)

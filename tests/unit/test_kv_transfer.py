@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -229,7 +230,11 @@ def test_a_scatter_hits_its_cells_whatever_their_pattern(data) -> None:
     numbers = np.concatenate([np.arange(page) + page * number for number in pages])[:tokens]
     layer = random_cells(LAYOUT, tokens, tokens)[0]
     target = np.full(LAYOUT.shape(9 * page)[1:], 42, np.float32)
-    Scatter(numbers, 9 * page).copy(layer, target)
+    scatter = Scatter(numbers, 9 * page)
+    cuts = sorted({0, tokens, *data.draw(st.lists(st.integers(0, tokens), max_size=3))})
+    for first, stop in pairwise(cuts):
+        for plane in (0, 1):
+            scatter.copy(layer[plane, first:stop], first, target[plane])
     assert (target[:, numbers] == layer).all()
     untouched = np.ones(9 * page, bool)
     untouched[numbers] = False
@@ -240,9 +245,9 @@ def test_a_scatter_hits_its_cells_whatever_their_pattern(data) -> None:
 def test_a_lost_page_fails_the_sampled_digest(receiver, local, monkeypatch, page: int) -> None:
     copy = Scatter.copy
 
-    def without_a_page(scatter, source, target) -> None:
-        copy(scatter, source, target)
-        target[:, receiver.numbers[page * 4 : page * 4 + 4]] = 0
+    def without_a_page(scatter, source, first, target) -> None:
+        copy(scatter, source, first, target)
+        target[receiver.numbers[page * 4 : page * 4 + 4]] = 0
 
     monkeypatch.setattr(Scatter, "copy", without_a_page)
     assert receiver.refuse(local[1].ticket("sampled")).reason == "KV_DIGEST"

@@ -42,9 +42,13 @@ def test_the_highest_rate_is_found_from_below(limit_rps: float) -> None:
 
 def test_the_same_requests_come_at_every_rate() -> None:
     lengths = [Length(place, place) for place in range(1, 9)]
-    slow, fast = (requests_at(lengths, rate, 20, seed=3) for rate in (1.0, 4.0))
+    slow, fast = (requests_at(lengths, rate, 40.0, seed=3) for rate in (1.0, 4.0))
+    assert len(fast) > len(slow) >= 30
+    assert fast[-1].at_s >= 40.0 > fast[-2].at_s
+    fast = fast[: len(slow)]
     assert [each.length for each in slow] == [each.length for each in fast]
     assert [each.at_s for each in slow] == pytest.approx([4 * each.at_s for each in fast])
+    assert len(requests_at(lengths, 1.0, 1.0, seed=3)) == 30
 
 
 def test_the_rows_of_the_modes_benchmark() -> None:
@@ -56,7 +60,7 @@ def test_the_rows_of_the_modes_benchmark() -> None:
         "aggregated": [replace(AGGREGATED, iteration_tokens=1024)],
     }
     rows = emulated_rows(
-        find_profile("a100-80g-opt-13b-tp1"), [target], Size(lengths, requests=8, steps=1), ways
+        find_profile("a100-80g-opt-13b-tp1"), [target], Size(lengths, span_s=4.0, steps=1), ways
     )
     assert [row["answers"] for row in rows] == ["whole", "split"]
     for row in rows:
@@ -64,5 +68,5 @@ def test_the_rows_of_the_modes_benchmark() -> None:
         assert row["engine"] == "emulated"
         assert row["aggregated_rps"] > row["pd_rps"] > 0
         assert row["unified_prefill_share"] == 0.5
-    report = {"rows": rows, "enough": 0.9, "profile": "p", "requests": 16, "real_requests": 0}
+    report = {"rows": rows, "enough": 0.9, "profile": "p", "span_s": 4.0, "real_span_s": 0.0}
     assert "aggregated" in table(report)

@@ -145,10 +145,10 @@ class KvPuller:
 
     def _advance(self, fetch: Fetch) -> bool:
         deadline = Deadline(self._deadline_s, self.clock)
-        for layer in self.reader.read(fetch.ticket, fetch.layout, fetch.layers, deadline):
-            if fetch.layers == 0:
+        for piece in self.reader.read(fetch.ticket, fetch.layout, fetch.layers, deadline):
+            if fetch.rows == 0:
                 self._claim(fetch.ticket)
-            fetch.take(layer)
+            fetch.take(piece)
         return fetch.layers == fetch.layout.num_layers
 
     def _claim(self, ticket: private.KvTicket) -> None:
@@ -188,16 +188,23 @@ class Fetch:
     ) -> None:
         self.ticket = ticket
         self.layout = layout
-        self.layers = 0
+        # Of keys and of values, one a token and layer.
+        self.rows = 0
         self._pool_cells = pool_cells
         self._cell_numbers = cell_numbers
         self._scatter = Scatter(cell_numbers, pool_cells.shape[2])
         self._started_s = started_s
 
-    def take(self, layer: Cells) -> None:
-        """Put the next layer, [2, tokens, kv_heads, head_dim], where it belongs."""
-        self._scatter.copy(layer, self._pool_cells[self.layers])
-        self.layers += 1
+    @property
+    def layers(self) -> int:
+        """Those that are complete."""
+        return self.rows // (2 * self.ticket.token_count)
+
+    def take(self, piece: Cells) -> None:
+        """Put the next rows, [n, kv_heads, head_dim] of one plane, where they belong."""
+        plane, first = divmod(self.rows, self.ticket.token_count)
+        self._scatter.copy(piece, first, self._pool_cells[plane // 2, plane % 2])
+        self.rows += len(piece)
 
     def require_digest(self, ticket: private.KvTicket, kind: DigestKind) -> None:
         """Raise TransferError (KV_DIGEST) unless the pages hold what the sender had."""

@@ -28,7 +28,6 @@ export class Story {
     this.error = null;
     this.shownAtS = [];
     this.samples = []; // {atS, received, shown, prefill (0..1), lag, pace}
-    this.hasProgress = false;
   }
 
   get over() {
@@ -75,11 +74,11 @@ const CHANGES = {
     story.shown += 1;
     story.shownAtS.push(story.nowS);
     story.bySource[source] += 1;
-    if (!story.hasProgress) story.received = Math.max(story.received, story.shown);
+    // Progress is told from time to time only; what is shown was received.
+    story.received = Math.max(story.received, story.shown);
   },
   progress(story, event) {
-    story.hasProgress = true;
-    story.received = event.receivedTokens;
+    story.received = Math.max(event.receivedTokens, story.shown);
     story.prefilled = event.prefilledTokens;
     story.promptTokens = event.promptTokens;
     story.lag = event.lagTokens;

@@ -4,7 +4,8 @@ The sender's end publishes where a ticket's bytes are to be had; everything a
 receiver needs travels in the ticket, so that one message sets a transfer up.
 The receiver's end reads the layers, one after the other, and checks before the
 first and after the last that the slot is still in the use the ticket was made
-for. What it yields may be overwritten by the next layer.
+for. It yields them in pieces that are still in the processor's cache when they are
+scattered; one may be overwritten by the next.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from segue_protocol.errors import InvalidRequest, TransferError
 from segue_protocol.wire import private
 
 TransferName = Literal["shm", "tcp", "nixl"]
+# Of a piece where it is copied on its way: small enough for the cache, large enough
+# for what a read costs (benchmarks/kv_transfer.py).
+PIECE_BYTES = 2 << 20
+# Pieces begin with whole pages of any usual size.
+_PIECE_TOKENS = 256
 TRANSFERS: tuple[TransferName, ...] = get_args(TransferName)
 
 
@@ -81,10 +87,11 @@ class Reader(Protocol):
     def read(
         self, ticket: private.KvTicket, layout: KvLayout, first: int, deadline: Deadline
     ) -> Iterator[Cells]:
-        """Layers from `first` on, each [2, tokens, kv_heads, head_dim].
+        """Layers from `first` on, in pieces [n, kv_heads, head_dim] of n tokens in a row.
 
-        All of them, or those that are done if the ticket is `early`. Valid when
-        the iterator has ended without an error. Raises TransferError.
+        Layer by layer, keys before values, tokens in order; a piece has only one
+        of them. All layers, or those that are done if the ticket is `early`. Valid
+        when the iterator has ended without an error. Raises TransferError.
         """
         ...
 
@@ -95,6 +102,11 @@ class Reader(Protocol):
     def close(self) -> None:
         """Give up everything. Idempotent."""
         ...
+
+
+def piece_tokens(layout: KvLayout) -> int:
+    """The tokens of a piece of PIECE_BYTES at most, of one row of pages at least."""
+    return max(1, PIECE_BYTES // (layout.row_bytes * _PIECE_TOKENS)) * _PIECE_TOKENS
 
 
 def require_transfer(name: str) -> TransferName:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from segue_cloud.config import WorkerConfig
 from segue_cloud.kv.backends.base import Reader, Sender, TransferName, require_transfer
-from segue_cloud.kv.backends.nixl import LOOPBACK, NixlReader, NixlSender
+from segue_cloud.kv.backends.nixl import NixlReader
+from segue_cloud.kv.backends.nixl_agent import LOOPBACK
+from segue_cloud.kv.backends.nixl_sender import NixlSender
 from segue_cloud.kv.backends.shm import ShmReader, ShmSender
 from segue_cloud.kv.backends.tcp import TcpReader, TcpSecurity
 from segue_cloud.kv.backends.tcp_sender import TcpSender

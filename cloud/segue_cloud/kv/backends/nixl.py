@@ -1,8 +1,8 @@
 """Backend ``nixl``: RDMA where there is a NIC, one copy through the kernel within a host.
 
-The receiver reads whole layers into a staging buffer and scatters from there.
-So few long descriptors are posted, the second copy runs out of the cache, and
-no page is ever the target of a read: a read over TCP that did not end may write
+The receiver reads long contiguous pieces into a small staging buffer and scatters
+from there. So few descriptors are posted, the second copy runs out of the cache,
+and no page is ever the target of a read: over TCP one that did not end may write
 into its buffer much later, even when its handle was released and the memory
 deregistered. Such a buffer is quarantined: kept, registered and unused, until
 the read ends well or NIXL says that the peer is gone.
@@ -11,102 +11,43 @@ the read ends well or NIXL says that the peer is gone.
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from segue_cloud.kv.backends.base import Deadline, bad_ticket, incompatible, peer_gone, require_use
-from segue_cloud.kv.backends.nixl_agent import POLL_S, NixlAgent, NixlRead
-from segue_cloud.kv.digest import DigestKind
+from segue_cloud.kv.backends.base import (
+    PIECE_BYTES,
+    Deadline,
+    bad_ticket,
+    incompatible,
+    peer_gone,
+    piece_tokens,
+    require_use,
+)
+from segue_cloud.kv.backends.nixl_agent import LOOPBACK, POLL_S, NixlAgent, NixlRead
 from segue_cloud.kv.layout import Cells, KvLayout
-from segue_cloud.kv.memory import HEADER_BYTES, PAGE_BYTES, MemoryFile, header_incarnation
+from segue_cloud.kv.memory import HEADER_BYTES, PAGE_BYTES, header_incarnation
 from segue_protocol.errors import TransferError
 from segue_protocol.wire import private
 
-LOOPBACK = "lo"
-# Layers are read together up to this size, several reads ahead of the scatter: an
-# end of a read takes a poll of the sender, and what was read is still in the cache.
-BATCH_BYTES = 4 << 20
+# Reads ahead of the scatter: over TCP the end of one takes a poll of the sender.
 READS_AHEAD = 3
 MAX_QUARANTINED = 8
-# How long a sender answers after its last slot was released, so that a late
-# receiver learns at once that its ticket is stale.
-LINGER_S = 1.0
 MAX_PEERS = 64
 
 _WORD_BYTES = 8
+# (offset in the sender's data, bytes)
+_Pieces = list[tuple[int, int]]
 # (from there, to here, bytes)
 _Runs = list[tuple[int, int, int]]
 
 # Agents whose reads never ended: with them NIXL would free what may still be written to.
 _abandoned: list[object] = []
-
-
-class NixlSender:
-    """Serves the slots of one memory file; a thread polls while a slot is offered."""
-
-    def __init__(self, memory: MemoryFile, devices: str = LOOPBACK) -> None:
-        # On one host UCX copies through the kernel; between hosts it may use TCP.
-        self.least_digest: DigestKind = "off" if devices == LOOPBACK else "full"
-        self._agent = NixlAgent(f"segue-{memory.incarnation.hex()}", devices)
-        base = memory.generations.ctypes.data - HEADER_BYTES
-        end = memory.data.ctypes.data + len(memory.data)
-        # The views keep the file mapped until the registration is gone.
-        self._mapped: tuple[npt.NDArray[Any], ...] = (memory.generations, memory.data)
-        self._registration = self._agent.register(base, end - base)
-        self._source = private.NixlSource(
-            metadata=self._agent.metadata(),
-            data_address=memory.data.ctypes.data,
-            generations_address=memory.generations.ctypes.data,
-            layers_done_address=memory.layers_done.ctypes.data,
-        )
-        self._offered: set[int] = set()
-        self._poll_until_s = 0.0
-        self._closed = False
-        self._changed = threading.Condition()
-        self._polling = threading.Thread(target=self._poll, name="segue-kv-nixl", daemon=True)
-        self._polling.start()
-
-    def offer(self, ticket: private.KvTicket) -> None:
-        ticket.nixl.CopyFrom(self._source)
-        with self._changed:
-            self._offered.add(ticket.slot)
-            self._changed.notify()
-
-    def withdraw(self, slot: int) -> None:
-        with self._changed:
-            if slot in self._offered:
-                self._offered.remove(slot)
-                self._poll_until_s = time.monotonic() + LINGER_S
-
-    def close(self) -> None:
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._changed.notify()
-        self._polling.join()
-        self._agent.deregister(self._registration)
-        self._mapped = ()
-
-    def _poll(self) -> None:
-        while True:
-            with self._changed:
-                while not (self._closed or self._offered or self._lingers()):
-                    self._changed.wait()
-                if self._closed:
-                    return
-            self._agent.poll()
-            time.sleep(POLL_S)
-
-    def _lingers(self) -> bool:
-        return time.monotonic() < self._poll_until_s
 
 
 @dataclass(eq=False, slots=True)
@@ -152,29 +93,38 @@ class NixlReader:
         if ticket.WhichOneof("source") != "nixl":
             raise incompatible(ticket, "nixl")
         self._settle()
-        layer_bytes = ticket.layers[0].length_bytes
-        together = max(1, BATCH_BYTES // layer_bytes)
-        batches = min(READS_AHEAD, -(-layout.num_layers // together))
-        staging = self._room(PAGE_BYTES + batches * together * layer_bytes)
+        room = max(PIECE_BYTES, piece_tokens(layout) * layout.row_bytes)
+        staging = self._room(PAGE_BYTES + READS_AHEAD * room)
+        shape = layout.shape(-1)[2:]
         peer = self._peer(ticket)
         try:
-            done = self._check(peer, ticket, staging, deadline)
-            stop = min(done, layout.num_layers) if ticket.early else layout.num_layers
-            starts = range(first, stop, together)
-            shape = layout.shape(ticket.token_count)[1:]
-            for turn in range(len(starts)):
-                # As far ahead as there are batches whose layers were taken.
-                for ahead in range(turn + len(staging.reads), min(turn + batches, len(starts))):
-                    spans = ticket.layers[starts[ahead] : min(starts[ahead] + together, stop)]
-                    offset = PAGE_BYTES + ahead % batches * together * layer_bytes
-                    self._post(peer, ticket, staging, _runs(ticket, spans, staging, offset))
+            self._begin_check(peer, ticket, staging)
+            stop = layout.num_layers
+            if ticket.early:
+                stop = min(stop, self._end_check(peer, ticket, staging, deadline))
+                self._begin_check(peer, ticket, staging)
+            batches = _batches(ticket, layout, first, stop)
+            posted = 0
+            for turn, batch in enumerate(batches):
+                # As far ahead as there is room that was scattered.
+                while posted < min(turn + READS_AHEAD, len(batches)):
+                    offset = PAGE_BYTES + posted % READS_AHEAD * room
+                    self._post(
+                        peer, ticket, staging, _runs(ticket, batches[posted], staging, offset)
+                    )
+                    posted += 1
+                if turn == 0:
+                    self._end_check(peer, ticket, staging, deadline)
                 self._end_first(peer, ticket, staging, deadline)
-                offset = PAGE_BYTES + turn % batches * together * layer_bytes
-                for _ in range(starts[turn], min(starts[turn] + together, stop)):
-                    run = staging.bytes[offset : offset + layer_bytes]
-                    yield run.view(layout.storage_dtype).reshape(shape)
-                    offset += layer_bytes
-            self._check(peer, ticket, staging, deadline)
+                if batch is batches[-1]:
+                    # All bytes are here: the slot is looked at while the last are scattered.
+                    self._begin_check(peer, ticket, staging)
+                offset = PAGE_BYTES + turn % READS_AHEAD * room
+                for _, size in batch:
+                    piece = staging.bytes[offset : offset + size]
+                    yield piece.view(layout.storage_dtype).reshape(shape)
+                    offset += size
+            self._end_check(peer, ticket, staging, deadline)
         finally:
             if staging.reads:
                 self._unfinished.append((peer, staging))
@@ -197,10 +147,8 @@ class NixlReader:
             self._remove(peer)
         self._retire()
 
-    def _check(
-        self, peer: str, ticket: private.KvTicket, staging: _Staging, deadline: Deadline
-    ) -> int:
-        """The layers that are done. Raises TransferError unless the slot is in the ticket's use."""
+    def _begin_check(self, peer: str, ticket: private.KvTicket, staging: _Staging) -> None:
+        """Ask for what the sender's memory says of the slot."""
         source, place = ticket.nixl, _WORD_BYTES * ticket.slot
         here = staging.address
         words = [
@@ -209,6 +157,11 @@ class NixlReader:
             (source.generations_address - HEADER_BYTES, here + 2 * _WORD_BYTES, HEADER_BYTES),
         ]
         self._post(peer, ticket, staging, words)
+
+    def _end_check(
+        self, peer: str, ticket: private.KvTicket, staging: _Staging, deadline: Deadline
+    ) -> int:
+        """The layers that are done. Raises TransferError unless the slot is in the ticket's use."""
         self._end_first(peer, ticket, staging, deadline)
         header = staging.bytes[2 * _WORD_BYTES : 2 * _WORD_BYTES + HEADER_BYTES].tobytes()
         if header_incarnation(header) != ticket.incarnation:
@@ -306,17 +259,33 @@ def _ended(read: NixlRead) -> bool:
         return True
 
 
-def _runs(
-    ticket: private.KvTicket, spans: Sequence[private.LayerSpan], staging: _Staging, offset: int
-) -> _Runs:
-    """The reads of some layers into a buffer from `offset` on; neighbours as one."""
+def _batches(ticket: private.KvTicket, layout: KvLayout, first: int, stop: int) -> list[_Pieces]:
+    """The pieces of some layers, in order; those of one batch are read together."""
+    step_bytes = piece_tokens(layout) * layout.row_bytes
+    batches: list[_Pieces] = []
+    left_bytes = 0
+    for span in ticket.layers[first:stop]:
+        plane_bytes = span.length_bytes // 2
+        for plane in range(span.offset_bytes, span.offset_bytes + span.length_bytes, plane_bytes):
+            for start in range(0, plane_bytes, step_bytes):
+                size = min(step_bytes, plane_bytes - start)
+                if size > left_bytes:
+                    batches.append([])
+                    left_bytes = max(PIECE_BYTES, step_bytes)
+                batches[-1].append((plane + start, size))
+                left_bytes -= size
+    return batches
+
+
+def _runs(ticket: private.KvTicket, batch: _Pieces, staging: _Staging, offset: int) -> _Runs:
+    """The reads of a batch into a buffer from `offset` on; neighbours as one."""
     joined: _Runs = []
     here = staging.address + offset
-    for span in spans:
-        there = ticket.nixl.data_address + span.offset_bytes
-        if joined and sum(joined[-1][::2]) == there:
-            joined[-1] = (*joined[-1][:2], joined[-1][2] + span.length_bytes)
+    for start, size in batch:
+        there = ticket.nixl.data_address + start
+        if joined and joined[-1][0] + joined[-1][2] == there:
+            joined[-1] = (*joined[-1][:2], joined[-1][2] + size)
         else:
-            joined.append((there, here, span.length_bytes))
-        here += span.length_bytes
+            joined.append((there, here, size))
+        here += size
     return joined

@@ -59,7 +59,7 @@ class ShmReader:
         shape = layout.shape(ticket.token_count)[1:]
         for span in ticket.layers[first:stop]:
             run = memory.data[span.offset_bytes : span.offset_bytes + span.length_bytes]
-            yield run.view(layout.storage_dtype).reshape(shape)
+            yield from run.view(layout.storage_dtype).reshape(shape)
         _check_current(memory, ticket)
 
     def forget(self, ticket: private.KvTicket) -> None:

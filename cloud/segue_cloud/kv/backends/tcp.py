@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segue_cloud.kv.backends import frames
-from segue_cloud.kv.backends.base import Deadline, bad_ticket, incompatible, peer_gone
+from segue_cloud.kv.backends.base import Deadline, bad_ticket, incompatible, peer_gone, piece_tokens
 from segue_cloud.kv.layout import Cells, KvLayout
 from segue_cloud.security.tls import Tls
 from segue_protocol.errors import TransferError
@@ -88,16 +88,19 @@ class TcpReader:
         if first + layers > layout.num_layers or not (ticket.early or first + layers):
             raise bad_ticket(f"the sender announced {layers} layers after {first}")
         layer_bytes = ticket.layers[0].length_bytes
-        if len(self._staging) < layer_bytes:
-            self._staging = np.empty(layer_bytes, np.uint8)
-        staging = self._staging[:layer_bytes]
-        cells = staging.view(layout.storage_dtype).reshape(layout.shape(ticket.token_count)[1:])
+        plane_bytes = layer_bytes // 2
+        step_bytes = min(plane_bytes, piece_tokens(layout) * layout.row_bytes)
+        if len(self._staging) < step_bytes:
+            self._staging = np.empty(step_bytes, np.uint8)
+        shape = layout.shape(-1)[2:]
         for layer in range(first, first + layers):
             header = frames.receive(connection, frames.LAYER.size, deadline.left_s)
             if frames.LAYER.unpack(header) != (layer, layer_bytes):
                 raise bad_ticket(f"layer {layer} of {layer_bytes} bytes did not come")
-            frames.receive_into(connection, staging.data, deadline.left_s)
-            yield cells
+            for start in (*range(0, plane_bytes, step_bytes), *range(0, plane_bytes, step_bytes)):
+                piece = self._staging[: min(step_bytes, plane_bytes - start)]
+                frames.receive_into(connection, piece.data, deadline.left_s)
+                yield piece.view(layout.storage_dtype).reshape(shape)
         (code,) = frames.VERDICT.unpack(
             frames.receive(connection, frames.VERDICT.size, deadline.left_s)
         )
