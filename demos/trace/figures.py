@@ -81,7 +81,8 @@ def _late(outcome: Outcome) -> str:
 
 
 def _percentile(values: Sequence[float], percent: float) -> float | None:
-    found = float(np.percentile(values, percent)) if len(values) else math.inf
+    with np.errstate(invalid="ignore"):  # between two answers that never came
+        found = float(np.percentile(values, percent)) if len(values) else math.inf
     return found if math.isfinite(found) else None
 
 

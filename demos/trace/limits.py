@@ -84,10 +84,16 @@ def _sentences(found: Mapping[str, Any], case: Case) -> list[str]:
             f"A token is shown every {found['split_tpot_s'] * 1e3:.0f} ms, above the target of "
             f"{case.targets.tpot_s * 1e3:.0f} ms: the device decodes too slowly."
         )
+    if found["stalled_answers"] > 1 - case.targets.attainment:
+        against.append(
+            f"{found['stalled_answers']:.0%} of the answers stop for more than "
+            f"{case.targets.stall_s * 1e3:.0f} ms between two tokens."
+        )
     gain = found["rps_gain"]
     if gain is not None and gain < 1.5:
+        prefill = ": the load is one of prefill" if found["binding"] == "prefill slots" else ""
         against.append(
             f"An instance serves {gain:.2f} times as many requests, bound by "
-            f"{found['binding']}: the load is one of prefill."
+            f"{found['binding']}{prefill}."
         )
     return against or ["Nothing measured here speaks against splitting."]

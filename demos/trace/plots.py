@@ -1,4 +1,4 @@
-"""The report's two plots as SVG: bars of a few figures by policy, nothing to install."""
+"""The report's plots as SVG: bars of a few figures by policy, nothing to install."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,7 +15,8 @@ from benchmarks import validation
 from benchmarks.replay import ROW, claims, table, workload
 from demos.trace.capacity import capacity, searched
 from demos.trace.case import Case
-from demos.trace.figures import attainment
+from demos.trace.figures import attainment, figures
+from demos.trace.limits import judge
 from demos.trace.plots import PLOTS, save_plots
 from demos.trace.policies import POLICIES
 from demos.trace.replay import replay
@@ -148,3 +150,37 @@ def test_disagreement_is_told() -> None:
     assert report["ttft_s"]["medians_apart"] == pytest.approx(0.5)
     assert report["takeover_index"]["real"] == 20
     assert report["takeovers"] == {"real": 1, "simulated": 2}
+
+
+def test_what_binds_is_told_as_it_is() -> None:
+    case = Case.load()
+    row = {
+        "ttft_p50_s": 2.0,
+        "tpot_mean_s": 0.05,
+        "cloud_tokens": 20.0,
+        "slot_seconds": 9.0,
+        "taken_over": 1.0,
+        "stalled_answers": 0.0,
+        "rps_per_instance": 2.0,
+        "binding": "prefill slots",
+    }
+    split = {**row, "slot_seconds": 1.0}
+
+    def says(**changes: object) -> str:
+        rows = {"device_only": row, "cloud_pd": row, "split": {**split, **changes}}
+        said: str = judge(rows, case)["says"]
+        return said
+
+    assert "bound by prefill slots: the load is one of prefill." in says()
+    assert says(binding="device").endswith("1.00 times as many requests, bound by device.")
+    assert says(rps_per_instance=4.0) == "Nothing measured here speaks against splitting."
+    assert "5% of the answers stop" in says(rps_per_instance=4.0, stalled_answers=0.05)
+
+
+def test_a_percentile_among_answers_that_never_came_is_none() -> None:
+    case = Case.load()
+    found = replay(POLICIES["device_only"], case, draw_requests([(0.0, 50, 20)] * 4, case, 1))
+    late = [replace(found.outcomes[0], ttft_s=math.inf)] * 3
+    row = figures([found.outcomes[0], *late], case)
+    assert row["ttft_p50_s"] is None
+    assert row["ttft_p99_s"] is None
