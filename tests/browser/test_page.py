@@ -156,8 +156,11 @@ def test_ids_are_those_of_the_python_device(
     outcome = tab.call("finish")
     result = whole(outcome)
     assert result["tokenIds"] == alone(llama_cpp, sampling)
-    assert result["takeoverIndex"] == 8
-    assert (result["usage"]["cloudTokens"], result["usage"]["deviceTokens"]) == (8, MAX_TOKENS - 8)
+    # Earlier than the credit ends when the device is ready before the cloud has used it.
+    cut = result["takeoverIndex"]
+    assert 0 < cut <= 8
+    made = result["usage"]["cloudTokens"], result["usage"]["deviceTokens"]
+    assert made == (cut, MAX_TOKENS - cut)
     assert result["minMargin"] > NEAR_TIE
     assert "prefill_progress" in types(outcome)
     assert "warning" not in types(outcome)  # of a prefix hash, of merges or of templates
@@ -207,7 +210,7 @@ def test_a_page_loaded_again_goes_on(tab: Tab, cluster: Cluster, llama_cpp: Devi
     outcome = tab.call("finish")
     result = whole(outcome)
     assert result["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
-    assert result["takeoverIndex"] == 20
+    assert 4 <= result["takeoverIndex"] <= 20
     assert "resumed" in types(outcome)
     assert "started" not in types(outcome), "the same generation goes on"
     assert tab.call("shown") == result["text"]
@@ -223,7 +226,7 @@ def test_the_gateway_dies_after_the_takeover(
     assert cluster.process.wait() == -signal.SIGKILL
     result = whole(tab.call("finish"))
     assert result["tokenIds"] == alone(llama_cpp, PROMPT.sampling)
-    assert result["takeoverIndex"] == 4
+    assert 0 < result["takeoverIndex"] <= 4
     tab.call("start", asked(PROMPT.sampling))
     outcome = tab.call("finish")
     assert whole(outcome)["tokenIds"] == result["tokenIds"]
