@@ -117,6 +117,8 @@ async def offer(
             raise nobody_there(absent, group)
         members = _suitable(membership, group, role, partner)
         for member in order(members, matched) if place.is_first else ():
+            if member not in membership.members:
+                continue  # it left while another was asked
             stream, held = open_stream(member), False
             member.open_streams += 1
             try:

@@ -26,6 +26,9 @@ from segue_protocol.wire import private
 
 log = logging.getLogger(__name__)
 
+# For what a worker sent before it left and the gateway has yet to read.
+LAST_WORDS_S = 2.0
+
 
 class JoinHandler:
     """Serves `Join` and `Control`: membership lasts as long as the stream and its heartbeats."""
@@ -74,9 +77,6 @@ class JoinHandler:
                         reason = command.reason
                         raise command
                     yield command
-                # A killed worker's stream ends no differently; one that leaves has said so.
-                if member.draining:
-                    reason = "LEFT"
             finally:
                 for task in tasks:
                     task.cancel()
@@ -85,8 +85,11 @@ class JoinHandler:
             log.warning("%s is no member: %s", member.name, error.message)
             raise
         finally:
-            self._membership.remove(member, "LEFT" if self._closing else reason)
-            await member.link.aclose()
+            # A killed worker's stream ends no differently; one that leaves has said so.
+            left = reason == "DISCONNECTED" and member.draining
+            self._membership.remove(member, "LEFT" if self._closing or left else reason)
+            # A frozen worker's streams would stay open, and their requests wait.
+            await member.link.aclose(LAST_WORDS_S if left else 0.0)
 
     async def control(self, request: private.ControlRequest) -> private.ControlResponse:
         """Pass a command on to a member, which is offered nothing from now on.

@@ -35,5 +35,5 @@ class LocalLink:
         assert worker is not None
         return worker.status()
 
-    async def aclose(self) -> None:
+    async def aclose(self, grace_s: float = 0.0) -> None:
         pass
