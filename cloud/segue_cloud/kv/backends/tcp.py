@@ -97,7 +97,7 @@ class TcpReader:
             header = frames.receive(connection, frames.LAYER.size, deadline.left_s)
             if frames.LAYER.unpack(header) != (layer, layer_bytes):
                 raise bad_ticket(f"layer {layer} of {layer_bytes} bytes did not come")
-            for start in (*range(0, plane_bytes, step_bytes), *range(0, plane_bytes, step_bytes)):
+            for start in 2 * [*range(0, plane_bytes, step_bytes)]:  # keys, then values
                 piece = self._staging[: min(step_bytes, plane_bytes - start)]
                 frames.receive_into(connection, piece.data, deadline.left_s)
                 yield piece.view(layout.storage_dtype).reshape(shape)
